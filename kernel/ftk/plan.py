@@ -1,0 +1,290 @@
+"""The plan: which feature of each kind a run takes, every option with its origin, and what the user should know.
+
+Making a plan imports no target and reads no data; it is what ``ftk run --dry-run`` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from ftk.config import Setting, Settings, parse_value
+from ftk.entries import EntryReader, PlannedDataset
+from ftk.errors import ConfigError, FtkError, PluginError, raise_all
+from ftk.kernel_options import KERNEL_OPTIONS
+from ftk.options import OptionField, build, check_value, fields_of, is_on
+from ftk.plugins import PluginRecord
+from ftk.registry import Registry
+from ftk.specs import KINDS, Command, Kind, ModelLoader, Spec, Trainer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved run.
+
+    chosen: kind → the specs that this run takes, in the order of the YAML where there are several.
+    given: the checked values of keys that the user set, with their origin; options: option class → its instance.
+    datasets: split (``train``, ``eval``) → its data sets. notes: what the user should know, a line each.
+    """
+
+    registry: Registry
+    config: str
+    chosen: Mapping[str, tuple[Spec, ...]]
+    given: Settings
+    options: Mapping[type, Any]
+    datasets: Mapping[str, tuple[PlannedDataset, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def one(self, kind: str) -> Spec | None:
+        """The chosen spec of a kind that takes at most one."""
+        specs = self.chosen.get(kind, ())
+        return specs[0] if specs else None
+
+    @cached_property
+    def values(self) -> Mapping[str, Any]:
+        """Every option that takes part in this run, with defaults."""
+        return {key: getattr(made, key) for cls, made in self.options.items() for key in fields_of(cls)}
+
+    def value(self, key: str) -> Any:
+        """One option by name, for a feature that lists the key under ``reads``.
+
+        A key that takes no part in the run answers with its default; one that no plugin declares raises KeyError.
+        """
+        if key in self.values:
+            return self.values[key]
+        return self.given[key].value if key in self.given else self.registry.options[key].default
+
+    @cached_property
+    def records(self) -> tuple[PluginRecord, ...]:
+        """The plugins that take part, library plugins included, in sorted order."""
+        specs = [spec for specs in self.chosen.values() for spec in specs]
+        records = {self.registry.record_of(spec).id: self.registry.record_of(spec) for spec in specs}
+        for cls in self.options:
+            for option in fields_of(cls).values():
+                owner = self.registry.owner_of(option)
+                records[owner.id] = owner
+        return tuple(record for _, record in sorted(records.items()))
+
+    def shown(self, key: str) -> Any:
+        """The value of a key with secrets masked, for whatever is shown or saved."""
+        value = self.value(key)
+        return "***" if self.registry.options[key].secret and value else value
+
+
+def make_plan(
+    settings: Settings, registry: Registry, *, config: str = "command line", command: Command | None = None
+) -> Plan:
+    """Resolve settings into a plan, for ``ftk run`` or for another command that uses some kinds.
+
+    Raises ConfigError, PluginError, or Problems with all that is wrong: unknown keys, wrong values, missing plugins,
+    refused combinations, data sets that are nowhere.
+    """
+    planner = _Planner(registry, dict(settings), config)
+    planner.translate()
+    planner.check()
+    planner.choose(command)
+    raise_all(planner.errors)
+    planner.read_entries()
+    planner.build_options()
+    planner.refuse_combinations()
+    raise_all(planner.errors)
+    if command is None:
+        planner.note_without_effect()
+    return planner.plan()
+
+
+class _Planner:
+    """The steps of :func:`make_plan`; collects errors so that one start shows them all."""
+
+    def __init__(self, registry: Registry, settings: dict[str, Setting], config: str) -> None:
+        self.registry = registry
+        self.settings = settings
+        self.config = config
+        self.given: dict[str, Setting] = {}
+        self.chosen: dict[str, tuple[Spec, ...]] = {}
+        self.uses: tuple[str, ...] = ()
+        self.options: dict[type, Any] = {}
+        self.datasets: dict[str, tuple[PlannedDataset, ...]] = {}
+        self.notes: list[str] = []
+        self.errors: list[FtkError] = []
+
+    def at(self, key: str, message: str, kind: type[FtkError] = ConfigError) -> FtkError:
+        """An error that begins with where the key was set."""
+        where = self.settings[key].where if key in self.settings else self.config
+        return kind(f"{where}: {key}: {message}" if not where.endswith(f"--{key}") else f"{where}: {message}")
+
+    def translate(self) -> None:
+        """Put today's keys in the place of those that are gone, and tell the user."""
+        for key, old in self.registry.replaced.items():
+            if key not in self.settings:
+                continue
+            setting = self.settings.pop(key)
+            value = old.values.get(setting.value, setting.value)
+            if old.by is None or value is None:
+                self.notes.append(f"{setting.where}: {key}: {old.note or 'has no effect any more'}")
+            elif old.by in self.settings:
+                self.notes.append(f"{setting.where}: {key}: left out, {old.by} is set")
+            else:
+                self.settings[old.by] = Setting(value, setting.where)
+                self.notes.append(f"{setting.where}: {key}: taken as {old.by}: {value}{'. ' + old.note if old.note else ''}")
+
+    def check(self) -> None:
+        """Check every key that was set, whether this run needs it or not."""
+        for key, setting in self.settings.items():
+            option = self.registry.options.get(key)
+            if option is None:
+                error = self.registry.unknown_option(key)
+                where = setting.where.removesuffix(f": --{key}")
+                self.errors.append(type(error)(f"{where}: {error}"))
+                continue
+            if setting.value is None and option.default is not None:
+                continue  # `key:` with nothing behind it leaves the default, as LLaMA-Factory's examples write it
+            try:
+                self.given[key] = Setting(check_value(option, setting.value), setting.where)
+            except ValueError as cause:
+                self.errors.append(self.at(key, f"{cause} ({option.type_text}, {self.registry.owner_of(option).who})"))
+
+    def effective(self, key: str) -> Any:
+        """The value of a key, its default when it was not set, None when nobody declares it."""
+        if key in self.given:
+            return self.given[key].value
+        option = self.registry.options.get(key)
+        return option.default if option else None
+
+    def choose(self, command: Command | None) -> None:
+        """Choose the specs of every kind that the trainer or the command uses."""
+        if command is not None:
+            self.chosen["command"] = (command,)
+            self.uses = command.uses
+        else:
+            self.choose_kind("trainer", KINDS["trainer"])
+            trainer = cast("Trainer", self.chosen["trainer"][0]) if self.chosen.get("trainer") else Trainer("none")
+            self.uses = trainer.uses
+        for name, kind in KINDS.items():
+            if name in self.uses:
+                self.choose_kind(name, kind)
+        if "model_loader" in self.uses and not self.effective("model_name_or_path"):
+            self.errors.append(self.at("model_name_or_path", "not set. Give a folder or the name of a model"))
+        if "trainer" in self.chosen and not self.effective("output_dir"):
+            folder = f"saves/{Path(self.config).stem}"
+            self.errors.append(self.at("output_dir", f"not set. Say where the results go, for instance {folder}"))
+
+    def choose_kind(self, name: str, kind: Kind) -> None:
+        try:
+            self.chosen[name] = tuple(self.candidates(name, kind))
+        except PluginError as error:
+            key = kind.selector if kind.selector and kind.selector in self.settings else ""
+            self.errors.append(self.at(key, str(error), PluginError) if key else PluginError(f"{self.config}: {error}"))
+            return
+        if kind.required and not self.chosen[name] and kind.selector:
+            installed = ", ".join(self.registry.specs(name)) or "none"
+            self.errors.append(self.at(kind.selector, f"not set, and no {name} is the default. Installed: {installed}"))
+
+    def candidates(self, name: str, kind: Kind) -> Iterable[Spec]:
+        """The specs that the settings choose: by switch, by name, by scheme, or the default one."""
+        if kind.switch and not is_on(self.effective(kind.switch)):
+            return []
+        if kind.selector is None:
+            return self.switched_on(name, kind)
+        wanted = self.effective(kind.selector)
+        if kind.many:
+            return [self.registry.find(name, one) for one in wanted if one != "none"]
+        if wanted:
+            return [self.registry.find(name, wanted)]
+        by_scheme = self.by_scheme() if name == "model_loader" else None
+        default = by_scheme or (self.registry.default(name) if kind.required or kind.switch else None)
+        return [self.registry.find(name, default.name)] if default else []
+
+    def switched_on(self, name: str, kind: Kind) -> Iterable[Spec]:
+        order = {key: place for place, key in enumerate(self.settings)}
+        found = [spec for spec in self.registry.specs(name).values() if spec.switch and is_on(self.effective(spec.switch))]
+        found.sort(key=lambda spec: order.get(str(spec.switch), -1))
+        if len(found) > 1 and not kind.many:
+            switches = " and ".join(str(spec.switch) for spec in found)
+            raise PluginError(f"{switches} exclude each other: a run takes one {name}")
+        return [self.registry.find(name, spec.name) for spec in found]
+
+    def by_scheme(self) -> Spec | None:
+        scheme, mark, _ = str(self.effective("model_name_or_path") or "").partition("://")
+        if not mark:
+            return None
+        for spec in self.registry.specs("model_loader").values():
+            if scheme in cast("ModelLoader", spec).schemes:
+                return spec
+        raise PluginError(f"model_name_or_path: no installed model loader answers for {scheme}://")
+
+    def read_entries(self) -> None:
+        """Resolve the data sets, and add their sources and converters to what is chosen."""
+        if "source" not in self.uses:
+            return
+        reader = EntryReader(self.registry, self.effective("dataset_dir"), Path(self.config).parent)
+        for split, key in (("train", "dataset"), ("eval", "eval_dataset")):
+            try:
+                self.datasets[split] = tuple(reader.plan(self.effective(key) or []))
+            except FtkError as error:
+                self.errors.append(self.at(key, str(error), type(error)))
+        if not self.errors and not any(self.datasets.values()):
+            self.errors.append(self.at("dataset", "not set. Give names of dataset_info.json, paths, or inline entries"))
+        planned = [one for split in self.datasets.values() for one in split]
+        self.chosen["source"] = tuple(dict.fromkeys(one.source for one in planned))
+        self.chosen["converter"] = tuple(dict.fromkeys(one.converter for one in planned))
+
+    def build_options(self) -> None:
+        specs = [spec for specs in self.chosen.values() for spec in specs]
+        classes = dict.fromkeys([*KERNEL_OPTIONS, *(cls for spec in specs for cls in spec.option_classes)])
+        values = {key: setting.value for key, setting in self.given.items()}
+        for cls in classes:
+            try:
+                self.options[cls] = build(cls, values)
+            except ValueError as cause:
+                self.errors.append(ConfigError(f"{self.config}: {cause}"))
+
+    def refuse_combinations(self) -> None:
+        """Hold every chosen spec and every option that was set against its ``excludes`` and ``needs``."""
+        for specs in self.chosen.values():
+            for spec in specs:
+                self.hold(spec.id, spec.excludes, spec.needs)
+        for key, setting in self.given.items():
+            option = self.registry.options[key]
+            if option.owner in self.options and is_on(setting.value) and setting.value != option.default:
+                self.hold(key, option.excludes, option.needs)
+
+    def hold(self, what: str, excludes: Iterable[str], needs: Iterable[str]) -> None:
+        where = self.settings[what].where if what in self.settings else self.config
+        for condition in excludes:
+            if self.is_met(condition):
+                self.errors.append(ConfigError(f"{where}: {what} and {condition} exclude each other. Take one out"))
+        for condition in needs:
+            if not self.is_met(condition):
+                self.errors.append(ConfigError(f"{where}: {what} needs {condition}"))
+
+    def is_met(self, condition: str) -> bool:
+        """``kind:name`` is chosen, ``key`` is on, or ``key=value`` holds."""
+        kind, colon, name = condition.partition(":")
+        if colon:
+            return any(spec.name == name for spec in self.chosen.get(kind, ()))
+        key, equals, value = condition.partition("=")
+        return bool(self.effective(key) == parse_value(value)) if equals else is_on(self.effective(key))
+
+    def note_without_effect(self) -> None:
+        read = {key for specs in self.chosen.values() for spec in specs for key in spec.reads}
+        switches = {spec.switch for specs in self.chosen.values() for spec in specs}
+        selectors: dict[str, Callable[[], bool]] = {
+            str(kind.selector): (lambda name=name: name in (*self.uses, "trainer")) for name, kind in KINDS.items()
+        }
+        for key, setting in self.given.items():
+            option: OptionField = self.registry.options[key]
+            active = option.owner in self.options and selectors.get(key, lambda: True)()
+            if not active and key not in read | switches and setting.value != option.default:
+                who = self.registry.owner_of(option).who
+                self.notes.append(f"{setting.where}: {key}: has no effect in this run (it belongs to {who})")
+
+    def plan(self) -> Plan:
+        return Plan(
+            self.registry, self.config, self.chosen, self.given, self.options, self.datasets, tuple(self.notes)
+        )

@@ -1,0 +1,294 @@
+"""Specs: what a plugin declares. Frozen values that name their code as ``"module:attr"``.
+
+Declaring a spec imports nothing; the kernel imports the target when a run first uses it. Everything the kernel must know
+to choose, check and refuse a feature is a field here, so that it never asks a feature for its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any, ClassVar
+
+from ftk.errors import PluginError
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One feature.
+
+    name: what the YAML says to get it; lower case letters, digits, ``-``, ``_`` and ``.``, unique within its kind.
+    target: the code, ``"ftk_lora.adapter:apply"``. Imported on first use.
+    summary: one line for ``ftk plugins list``.
+    options: the option classes (:func:`ftk.options`) that this feature reads, its own or a library plugin's.
+    reads: keys owned elsewhere that this feature honours, so that they are not reported as having no effect.
+    switch: the option that turns the feature on, for kinds without a selector.
+    default: chosen when the YAML names none of its kind.
+    requires: import names that must be installed, checked without importing: ``("vllm",)``.
+    extra: the extra that brings them: ``pip install "ftk-vllm[backend]"``.
+    excludes, needs: conditions on the rest of the run: ``"adapter:lora"``, ``"use_galore"`` or ``"packing=true"``.
+    """
+
+    kind: ClassVar[str] = ""
+
+    name: str
+    target: str = ""
+    summary: str = ""
+    options: type | tuple[type, ...] = ()
+    reads: tuple[str, ...] = ()
+    switch: str | None = None
+    default: bool = False
+    requires: tuple[str, ...] = ()
+    extra: str | None = None
+    excludes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+    @property
+    def option_classes(self) -> tuple[type, ...]:
+        return self.options if isinstance(self.options, tuple) else (self.options,)
+
+    @property
+    def id(self) -> str:
+        """``adapter:lora``, the way conditions and listings write a spec."""
+        return f"{self.kind}:{self.name}"
+
+    def load(self, field: str = "target") -> Any:
+        """Import and return what ``field`` names. The only place where a plugin may pull in a back end."""
+        return load_target(getattr(self, field), self.id)
+
+
+def load_target(target: str, who: str) -> Any:
+    """Import ``"module:attr"`` (or a bare module) for ``who``.
+
+    Raises PluginError when the module cannot be imported or lacks the attribute.
+    """
+    try:
+        return resolve_name(target)
+    except (ImportError, AttributeError) as cause:
+        raise PluginError(f"{who}: cannot import {target}: {type(cause).__name__}: {cause}") from cause
+
+
+@dataclass(frozen=True)
+class ModelLoader(Spec):
+    """Loads base models. Target: a module or object with ``load_tokenizer(run)`` and ``load_model(run)``.
+
+    schemes: answers for ``model_name_or_path: SCHEME://...``.
+    locate: instead of a target, code ``locate(name, run) -> folder`` that brings the files to a local folder, which the
+        default loader then loads; so a new hub needs no loader of its own.
+    """
+
+    kind: ClassVar[str] = "model_loader"
+    schemes: tuple[str, ...] = ()
+    locate: str | None = None
+
+
+@dataclass(frozen=True)
+class Quantizer(Spec):
+    """Target: ``configure(run) -> quantization config`` that the loader hands to ``from_pretrained``.
+
+    bits: the values of ``quantization_bit`` that it can do.
+    """
+
+    kind: ClassVar[str] = "quantizer"
+    bits: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelPatch(Spec):
+    """Target: ``patch(model, run) -> model``, after loading and before the adapter.
+
+    config_target: ``patch(config, run) -> config``, before loading.
+    """
+
+    kind: ClassVar[str] = "model_patch"
+    config_target: str | None = None
+
+
+@dataclass(frozen=True)
+class Adapter(Spec):
+    """Target: ``apply(model, run, trainable) -> model``; afterwards ``requires_grad`` is final.
+
+    With ``trainable=False`` it only loads what ``adapter_name_or_path`` names, for inference.
+    saves: what a finished run leaves: ``adapter`` (loaded on top of the base model) or ``model`` (loaded instead of it).
+    """
+
+    kind: ClassVar[str] = "adapter"
+    saves: str = "adapter"
+
+
+@dataclass(frozen=True)
+class Optimizer(Spec):
+    """Target: ``build(model, run) -> torch.optim.Optimizer``. Chosen by its ``switch``, at most one."""
+
+    kind: ClassVar[str] = "optimizer"
+
+
+@dataclass(frozen=True)
+class DatasetSource(Spec):
+    """Target: ``open_rows(entry, run) -> Rows``. Chosen by the field of the entry that it answers for.
+
+    field: the entry's field, for instance ``file_name``.
+    schemes: a data set that is no name in ``dataset_info.json`` becomes ``{field: text}`` when its scheme is listed;
+        the empty scheme ``""`` answers for plain paths.
+    entry_fields: further fields of an entry that it reads.
+    order: among several that match one entry, the lowest wins.
+    """
+
+    kind: ClassVar[str] = "source"
+    field: str = ""
+    schemes: tuple[str, ...] = ()
+    entry_fields: tuple[str, ...] = ()
+    order: int = 100
+
+
+@dataclass(frozen=True)
+class DatasetConverter(Spec):
+    """Target: ``convert(row, entry) -> Example | None``, pure. None drops a row that holds nothing to learn.
+
+    entry_fields: fields of an entry that it reads, beside ``columns`` and ``tags``.
+    columns, tags: the column and tag names that an entry may give.
+    """
+
+    kind: ClassVar[str] = "converter"
+    entry_fields: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ChatTemplate(Spec):
+    """How messages become text. A value; ``target`` is only for templates that a format cannot express.
+
+    Formats hold ``{content}``, and ``{bos}`` / ``{eos}`` for the tokenizer's own. What a turn trains is its
+    ``assistant`` format up to and with the stop token; ``assistant_end`` follows it and is not trained.
+
+    prefix: before everything, once.
+    system, user, tool: formats of those turns. ``system`` may be empty: then it is put before the first user content
+        with ``system_in_user``.
+    generation: what the assistant's turn starts with; not trained.
+    assistant: the assistant's turn, with its stop token.
+    assistant_end: what follows the stop token when a template writes more, for instance a newline.
+    default_system: the system text when the conversation brings none; None writes no system turn.
+    stop: the strings that end a turn, the first one trained.
+    thinking: the two markers around reasoning, when the family has them.
+    tool_format: ``"module:attr"`` of a :class:`ToolFormat`; None when the family has no tools.
+    model_types: the ``model_type`` of the models it fits; used when a model brings no template of its own.
+    target: ``render(run) -> Renderer`` instead of the formats.
+    """
+
+    kind: ClassVar[str] = "template"
+    prefix: str = ""
+    system: str = "{content}"
+    user: str = "{content}"
+    tool: str | None = None
+    generation: str = ""
+    assistant: str = "{content}{eos}"
+    assistant_end: str = ""
+    system_in_user: str | None = None
+    default_system: str | None = None
+    stop: tuple[str, ...] = ()
+    thinking: tuple[str, str] | None = None
+    tool_format: str | None = None
+    model_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MediaProcessor(Spec):
+    """Target: an object that expands placeholders and turns files into tensors for one family of models."""
+
+    kind: ClassVar[str] = "media"
+    model_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trainer(Spec):
+    """Target: ``train(run) -> Metrics``. Chosen by ``stage``.
+
+    examples: which examples it eats: ``text``, ``chat``, ``pairs``, ``feedback`` or ``prompts``.
+    rows: ``"module:attr"`` of ``build(run, split) -> rows`` behind ``run.rows(split)``.
+    uses: the kinds that it takes part in; the others' keys have no effect in its runs.
+    """
+
+    kind: ClassVar[str] = "trainer"
+    examples: str = "chat"
+    rows: str | None = None
+    uses: tuple[str, ...] = (
+        "model_loader", "quantizer", "model_patch", "adapter", "optimizer", "source", "converter", "template", "tracker",
+        "launcher",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Engine(Spec):
+    """Target: ``build(run, model) -> RunningEngine``. Chosen by ``infer_backend``.
+
+    loads_model: False when the engine loads the weights itself; then ``model`` is None.
+    """
+
+    kind: ClassVar[str] = "engine"
+    loads_model: bool = True
+
+
+@dataclass(frozen=True)
+class Tracker(Spec):
+    """Target: ``start(run) -> RunningTracker``. Chosen by ``report_to``, any number."""
+
+    kind: ClassVar[str] = "tracker"
+
+
+@dataclass(frozen=True)
+class Launcher(Spec):
+    """Target: ``launch(run, argv) -> exit code``: starts ``ftk run`` again in as many processes as it is told."""
+
+    kind: ClassVar[str] = "launcher"
+
+
+@dataclass(frozen=True)
+class Command(Spec):
+    """Target: a click command. Becomes ``ftk NAME``; imported when called.
+
+    uses: the kinds that its runs choose, for instance ``("model_loader", "adapter", "template", "engine")``.
+    """
+
+    kind: ClassVar[str] = "command"
+    uses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the kernel knows of a kind.
+
+    hook: its declaration hook. selector: the option that names one (or several, when ``many``).
+    switch: the option that must be on for any of this kind to be taken. required: a run that uses the kind needs one.
+    prefix: how distributions of this kind are named after ``ftk-``, to guess which one is missing.
+    """
+
+    spec: type[Spec]
+    hook: str
+    selector: str | None = None
+    switch: str | None = None
+    required: bool = False
+    many: bool = False
+    prefix: str = ""
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.spec.kind: kind
+    for kind in (
+        Kind(ModelLoader, "ftk_model_loaders", selector="model_loader", required=True),
+        Kind(Quantizer, "ftk_quantizers", selector="quantization_method", switch="quantization_bit"),
+        Kind(ModelPatch, "ftk_model_patches", many=True),
+        Kind(Adapter, "ftk_adapters", selector="finetuning_type", required=True),
+        Kind(Optimizer, "ftk_optimizers"),
+        Kind(DatasetSource, "ftk_dataset_sources"),
+        Kind(DatasetConverter, "ftk_dataset_converters"),
+        Kind(ChatTemplate, "ftk_chat_templates", selector="template", required=True, prefix="template-"),
+        Kind(MediaProcessor, "ftk_media_processors", prefix="media-"),
+        Kind(Trainer, "ftk_trainers", selector="stage", required=True),
+        Kind(Engine, "ftk_inference_engines", selector="infer_backend", required=True),
+        Kind(Tracker, "ftk_trackers", selector="report_to", many=True),
+        Kind(Launcher, "ftk_launchers", selector="launcher"),
+        Kind(Command, "ftk_commands", many=True),
+    )
+}

@@ -1,0 +1,232 @@
+"""The values that flow between parts: messages, examples, rows, and what a loaded model or an engine must offer.
+
+Plain frozen values without behaviour. Anything that needs a tensor library is typed ``Any`` here, so that the kernel
+imports none; the docstrings say what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from ftk.run import Run
+
+Role = Literal["system", "user", "assistant", "tool"]
+Metrics = Mapping[str, float]
+"""What a trainer reports: metric name → value, for instance ``{"train_loss": 1.2, "train_runtime": 33.0}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A stretch of text inside a message that also holds media."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """An image, video or audio inside a message. ``source`` is a path, a data URI, or the raw bytes."""
+
+    kind: Literal["image", "video", "audio"]
+    source: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the assistant makes. ``arguments`` is the parsed JSON object."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn.
+
+    ``trained`` says whether the loss counts this turn; ``None`` leaves it to the run (assistant turns are trained).
+    ``reasoning`` is the thought before the answer, without the model's own markers.
+    """
+
+    role: Role
+    content: str | tuple[Text | Media, ...] = ""
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    trained: bool | None = None
+
+    @property
+    def text(self) -> str:
+        """The content with media left out."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content if isinstance(part, Text))
+
+
+Tools = tuple[Mapping[str, Any], ...]
+"""Tool descriptions as JSON Schema functions, in the OpenAI form ``{"type": "function", "function": {...}}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextExample:
+    """Plain text for pre-training."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatExample:
+    """A conversation whose assistant turns are learnt."""
+
+    messages: tuple[Message, ...]
+    tools: Tools = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PairExample:
+    """One prompt with a better and a worse continuation."""
+
+    messages: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    tools: Tools = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackExample:
+    """A conversation whose last answer somebody liked or did not."""
+
+    messages: tuple[Message, ...]
+    desirable: bool
+    tools: Tools = ()
+
+
+Example = TextExample | ChatExample | PairExample | FeedbackExample
+
+
+class Segment(NamedTuple):
+    """A stretch of rendered text. No token may straddle the boundary between a trained and an untrained segment."""
+
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """One data set of a run, as ``dataset_info.json``, a path or an inline mapping describes it.
+
+    ``fields`` are all keys of the entry; ``columns`` and ``tags`` are the two nested ones that converters read.
+    ``origin`` says where the entry was written, for errors. ``folder`` is the folder that relative paths start from.
+    """
+
+    name: str
+    fields: Mapping[str, Any]
+    origin: str
+    folder: str
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        return self.fields.get("columns") or {}
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return self.fields.get("tags") or {}
+
+
+class Rows(Protocol):
+    """Raw rows of one data set, opened lazily by a source."""
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]: ...
+
+    def where(self, index: int) -> str:
+        """Where row ``index`` (from 0) stands, for errors: ``identity.json, row 4`` or ``chat.jsonl:17``."""
+
+    def fingerprint(self) -> str:
+        """A digest that changes whenever the rows change."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokenizer of a run and, for models that see or hear, the processor that owns it."""
+
+    tokenizer: Any
+    processor: Any = None
+
+
+class Loader(Protocol):
+    """What the target of a :class:`ftk.ModelLoader` offers (a module with these functions will do)."""
+
+    def load_tokenizer(self, run: Run) -> Tokens:
+        """The tokenizer (transformers' ``PreTrainedTokenizerBase``) and processor. Reads no weights."""
+
+    def load_model(self, run: Run) -> Any:
+        """The base model (``torch.nn.Module``), quantised and with ``run.patch_config`` applied, before any adapter."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an engine picks tokens. Values are those of transformers' ``GenerationConfig``."""
+
+    max_new_tokens: int = 1024
+    do_sample: bool = True
+    temperature: float = 0.95
+    top_p: float = 0.7
+    top_k: int = 50
+    num_beams: int = 1
+    repetition_penalty: float = 1.0
+    length_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    skip_special_tokens: bool = True
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What an engine answers: a conversation that ends before the assistant's turn."""
+
+    messages: tuple[Message, ...]
+    tools: Tools = ()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer. ``finish`` is ``stop`` when the model ended its turn and ``length`` when it was cut."""
+
+    text: str
+    finish: Literal["stop", "length"]
+    num_prompt_tokens: int
+    num_tokens: int
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RunningEngine(Protocol):
+    """What the target of a :class:`ftk.Engine` builds: ``target(run, model) -> RunningEngine``.
+
+    ``model`` is None when the engine loads the weights itself.
+    """
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Reply]:
+        """Answer every prompt, in order."""
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[str]:
+        """Answer one prompt piece by piece; the pieces joined are the answer's text."""
+
+    def score(self, prompts: Sequence[Prompt]) -> list[float]:
+        """The mean log-probability per token (natural log) that the model gives the last turn of each prompt."""
+
+    def close(self) -> None:
+        """Give back memory and processes. Calling it twice is harmless."""
+
+
+class RunningTracker(Protocol):
+    """What the target of a :class:`ftk.Tracker` builds: ``target(run) -> RunningTracker``."""
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        """Record the metrics of an optimizer step (from 1). Must not block."""
+
+    def close(self, error: BaseException | None) -> None:
+        """The run has ended; ``error`` is None on success."""
+
+
+RowsOf = Iterable[Mapping[str, Any]]

@@ -1,0 +1,1 @@
+"""The topics of the tiny world, each with its share of the corpus."""
