@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftk.errors import ConfigError
 
@@ -28,6 +28,18 @@ class Setting:
 
 Settings = Mapping[str, Setting]
 
+SCALARS = {
+    "bool": ("true|True|TRUE|false|False|FALSE", "tTfF"),
+    "null": ("~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "int": ("[-+]?[0-9]+(?:_[0-9]+)*|0x[0-9a-fA-F]+", "-+0123456789"),
+    "float": (
+        r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    "merge": ("<<", "<"),
+}
+"""Tag → the pattern of its scalars and the characters that they begin with (YAML 1.2, core schema)."""
+
 _loader_class: type[yaml.SafeLoader] | None = None
 
 
@@ -38,16 +50,9 @@ def _loader() -> type[yaml.SafeLoader]:
         import yaml
 
         class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-            yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+            yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
-        for tag, pattern, first in (
-            ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-            ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-            ("int", r"[-+]?[0-9]+(?:_[0-9]+)*|0x[0-9a-fA-F]+", "-+0123456789"),
-            ("float", r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-             "-+0123456789."),
-            ("merge", r"<<", "<"),
-        ):  # fmt: skip
+        for tag, (pattern, first) in SCALARS.items():
             Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})$"), list(first))
         Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
         _loader_class = Loader
@@ -55,16 +60,16 @@ def _loader() -> type[yaml.SafeLoader]:
 
 
 def _construct_int(loader: Any, node: Any) -> int:
-    text = loader.construct_scalar(node).replace("_", "")
+    text = str(loader.construct_scalar(node)).replace("_", "")
     return int(text, 16) if text.lower().startswith("0x") else int(text)
 
 
 def parse_value(text: str) -> Any:
-    """A command line value: YAML, so ``1e-5`` is a number and ``[a, b]`` a list; plain text where that does not parse."""
+    """A command line value: YAML, so ``1e-5`` is a number and ``[a, b]`` a list; text where that does not parse."""
     import yaml
 
     try:
-        return yaml.load(text, Loader=_loader())  # noqa: S506 - a safe loader
+        return yaml.load(text, Loader=_loader())
     except yaml.YAMLError:
         return text
 
@@ -72,8 +77,8 @@ def parse_value(text: str) -> Any:
 def read_yaml(path: str | Path) -> dict[str, Setting]:
     """The settings of a YAML (or JSON) file, in its order.
 
-    Raises ConfigError, with line and column where there is one, when the file is missing, does not parse, is no mapping,
-    or gives a key twice.
+    Raises ConfigError, with line and column where there is one, when the file is missing, does not parse, is no
+    mapping, or gives a key twice.
     """
     import yaml
 
@@ -92,8 +97,10 @@ def read_yaml(path: str | Path) -> dict[str, Setting]:
         if root is None:
             return {}
         if not isinstance(root, yaml.MappingNode):
-            raise ConfigError(f"{path}:{root.start_mark.line + 1}: expected `key: value` lines, found {_node_name(root)}")
-        loader.flatten_mapping(root)  # type: ignore[no-untyped-call]
+            raise ConfigError(
+                f"{path}:{root.start_mark.line + 1}: expected `key: value` lines, found {_node_name(root)}"
+            )
+        loader.flatten_mapping(root)
         return _settings(loader, root, path)
     except yaml.MarkedYAMLError as cause:
         mark = cause.problem_mark or cause.context_mark
@@ -102,7 +109,7 @@ def read_yaml(path: str | Path) -> dict[str, Setting]:
     except yaml.YAMLError as cause:
         raise ConfigError(f"{path}: does not parse: {' '.join(str(cause).split())}") from cause
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def _settings(loader: Any, root: yaml.MappingNode, path: Path) -> dict[str, Setting]:
@@ -119,7 +126,7 @@ def _settings(loader: Any, root: yaml.MappingNode, path: Path) -> dict[str, Sett
 
 
 def _node_name(node: Any) -> str:
-    return {"sequence": "a list", "scalar": "plain text"}.get(node.id, node.id)
+    return {"sequence": "a list", "scalar": "plain text"}.get(node.id, str(node.id))
 
 
 def _files_nearby(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Data set entries: from what the YAML says to (entry, source, converter), reading ``dataset_info.json`` and no data."""
+"""Data set entries: what the YAML says becomes (entry, source, converter). Reads ``dataset_info.json`` and no data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -59,7 +59,7 @@ class EntryReader:
                 yield self._named(str(item))
 
     def _named(self, text: str) -> DatasetEntry:
-        info, origin = self._info()
+        info, origin = self._info
         if text in info:
             if not isinstance(info[text], Mapping):
                 raise ConfigError(f"{text}: {origin} has no mapping under this name")
@@ -74,6 +74,7 @@ class EntryReader:
         beside = self.config_dir / path
         return beside if not Path(path).exists() and beside.exists() else Path(path)
 
+    @cached_property
     def _info(self) -> tuple[Mapping[str, Any], str]:
         if isinstance(self.dataset_dir, Mapping):
             return self.dataset_dir, "dataset_dir"
@@ -91,7 +92,9 @@ class EntryReader:
             raise ConfigError(f"{text}: no installed source opens {scheme}://")
         there = "" if info else " (which does not exist)" if not Path(origin).exists() else " (which is empty)"
         guess = did_you_mean(text, info)
-        raise ConfigError(f"{text} is neither a name in {origin}{there} nor a file.{guess or ' Give a path or add it there'}")
+        raise ConfigError(
+            f"{text} is neither a name in {origin}{there} nor a file.{guess or ' Give a path or add it there'}"
+        )
 
     def _sources(self) -> list[DatasetSource]:
         found = [cast("DatasetSource", spec) for spec in self.registry.specs("source").values()]
@@ -119,7 +122,7 @@ class EntryReader:
         return f"no installed source takes it. An entry needs one of: {fields or 'no source is installed'}"
 
     def _check_fields(self, planned: PlannedDataset) -> None:
-        entry, source, converter = planned.entry, planned.source, planned.converter
+        entry, converter = planned.entry, planned.converter
         known = SHARED_FIELDS | {spec.field for spec in self._sources()} | set(converter.entry_fields)
         known |= {name for spec in self._sources() for name in spec.entry_fields}
         where = f"{entry.name} ({entry.origin})"
@@ -137,7 +140,6 @@ class EntryReader:
                     raise ConfigError(f"{where}: {part}.{key}: the {converter.name} converter has none such.{guess}")
 
 
-@lru_cache(maxsize=8)
 def _read_info(path: Path) -> Mapping[str, Any]:
     try:
         info = json.loads(path.read_text(encoding="utf-8"))

@@ -14,15 +14,19 @@ class SelectionOptions:
     """Which feature of each kind."""
 
     model_loader: str | None = option(None, help="Which model loader; unset follows the scheme of model_name_or_path.")
-    stage: str | None = option(None, help="Which trainer: sft, pt, dpo ...")
-    finetuning_type: str | None = option(None, help="Which adapter: lora, full ...")
+    stage: str | None = option(None, help="Which trainer; ftk options stage lists them.")
+    finetuning_type: str | None = option(None, help="Which weights learn; ftk options finetuning_type lists the ways.")
     template: str | None = option(None, help="Which chat template; unset is the model's own.")
     quantization_method: str | None = option(None, help="Which quantizer, together with quantization_bit.")
-    quantization_bit: int | None = option(None, help="Bits of the quantised base model; unset is not quantised.", minimum=1)
+    quantization_bit: int | None = option(
+        None, help="Bits of the quantised base model; unset is not quantised.", minimum=1
+    )
     infer_backend: str | None = option(None, help="Which inference engine.")
     report_to: tuple[str, ...] = option((), help="Which trackers get the metrics; `none` for no one.")
     launcher: str | None = option(None, help="Which launcher starts the processes; unset is one process.")
-    plugins: Mapping[str, Any] | None = option(None, help="`{disable: [name, ...]}`: plugins that this run does not import.")
+    plugins: Mapping[str, Any] | None = option(
+        None, help="`{disable: [name, ...]}`: plugins that this run does not import."
+    )
 
 
 @options
@@ -34,12 +38,17 @@ class PathOptions:
     dataset: str | list[Any] | Mapping[str, Any] | None = option(
         None, help="Training data: names in dataset_info.json, paths, or inline entries; comma-separated or a list."
     )
-    eval_dataset: str | list[Any] | Mapping[str, Any] | None = option(None, help="Evaluation data, written like dataset.")
-    dataset_dir: str | Mapping[str, Any] = option("data", help="Folder of dataset_info.json; ONLINE takes hub names as they are.")
+    eval_dataset: str | list[Any] | Mapping[str, Any] | None = option(
+        None, help="Evaluation data, written like dataset."
+    )
+    dataset_dir: str | Mapping[str, Any] = option(
+        "data", help="Folder of dataset_info.json; ONLINE takes hub names as they are."
+    )
     output_dir: str | None = option(None, help="The run directory.")
     overwrite_output_dir: bool = option(False, help="Throw away what an earlier run left in output_dir.")
     resume_from_checkpoint: bool | str | None = option(
-        None, help="A checkpoint folder, or true for the newest complete one; unset resumes an interrupted run by itself."
+        None,
+        help="A checkpoint folder, or true for the newest complete one; unset resumes an interrupted run by itself.",
     )
     seed: int = option(42, help="Seed of everything random: initialisation, order of rows, dropout.", minimum=0)
 
@@ -76,4 +85,3 @@ class SamplingOptions:
 
 
 KERNEL_OPTIONS: tuple[type, ...] = (SelectionOptions, PathOptions, SamplingOptions)
-

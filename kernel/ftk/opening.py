@@ -60,13 +60,24 @@ def open_run(command: str, source: str | None, words: Iterable[str] = (), *, bas
 
 
 def _result_of(settings: dict[str, Setting], source: str | None) -> dict[str, Setting]:
-    """The settings that point at what a finished run has left."""
+    """The settings that point at what a finished run has left; none when the command line names a model or adapter."""
+    named = [settings[key] for key in ("model_name_or_path", "adapter_name_or_path") if key in settings]
+    if any(setting.where.startswith("command line") for setting in named):
+        return {}
     folder = source if source and Path(source).is_dir() else getattr(settings.get("output_dir"), "value", None)
     record = read_record(folder) if folder else None
+    if record and record.get("status") != "finished" and folder == source:
+        raise ConfigError(
+            f"{folder}: its run is not finished. Type ftk run {record['config']} to go on with it, or say --base for "
+            "the model that it started from"
+        )
     if not record or record.get("status") != "finished":
         return {}
-    key = {"adapter": "adapter_name_or_path", "model": "model_name_or_path"}.get(record.get("result", ""))
-    return {key: Setting(str(folder), f"the finished run in {folder}")} if key else {}
+    where = f"the finished run in {folder}"
+    if record.get("result") == "model":
+        return {"model_name_or_path": Setting(str(folder), where)}
+    # `beneath`: adapters that the run merged into its base model before it trained its own
+    return {"adapter_name_or_path": Setting([*record.get("beneath", ()), str(folder)], where)}
 
 
 def _registry(settings: dict[str, Setting]) -> Registry:

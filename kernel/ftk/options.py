@@ -1,7 +1,7 @@
 """Options: who owns which key of the flat YAML, what it accepts, and how a value is checked.
 
-An option class is a frozen dataclass made by :func:`options`; its fields are keys of the YAML. Declaring one is cheap: types
-are resolved and pydantic is imported only when a value has to be checked.
+An option class is a frozen dataclass made by :func:`options`; its fields are keys of the YAML. Declaring one is cheap:
+types are resolved and pydantic is imported only when a value has to be checked.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar, cast, dataclass_transform, overload
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Replaced:
     """A key that is gone, and what stands for it now.
 
@@ -30,7 +30,7 @@ class Replaced:
     values: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class OptionField:
     """One key: its owner, its type as written, and its limits."""
 
@@ -49,7 +49,9 @@ class OptionField:
     @property
     def type_text(self) -> str:
         """The type as its author wrote it, for listings."""
-        return self.annotation if isinstance(self.annotation, str) else str(self.annotation)
+        if isinstance(self.annotation, type):
+            return self.annotation.__name__
+        return str(self.annotation).replace("typing.", "")
 
 
 @overload
@@ -69,7 +71,8 @@ def option(default: None, *, help: str, **limits: Any) -> Any: ...
 def option(default: Any = None, *, help: str, **limits: Any) -> Any:
     """Declare one key of an option class.
 
-    minimum, maximum: inclusive bounds; above: exclusive lower bound. secret: masked wherever settings are shown or saved.
+    minimum, maximum: inclusive bounds; above: exclusive lower bound.
+    secret: masked wherever settings are shown or saved.
     excludes, needs: conditions as in :class:`ftk.Spec`, checked when the YAML sets the key to something else than off.
     """
     metadata = {"help": help, **limits}
@@ -92,23 +95,36 @@ def options(cls: type[T] | None = None, /, *, replaced: Iterable[Replaced] = ())
     """
 
     def decorate(target: type[T]) -> type[T]:
-        made = dataclass(frozen=True, kw_only=True, repr=False)(target)
-        for field in dataclasses.fields(made):  # type: ignore[arg-type]
-            if "help" not in field.metadata:
-                raise TypeError(f"{target.__qualname__}.{field.name}: declare it with ftk.option(default, help=...)")
-        made.__ftk_replaced__ = tuple(replaced)  # type: ignore[attr-defined]
-        return made
+        target.__ftk_fields__ = _fields(target)  # type: ignore[attr-defined]
+        target.__ftk_replaced__ = tuple(replaced)  # type: ignore[attr-defined]
+        target.__init__ = _complete_and_init  # type: ignore[method-assign]
+        return target
 
     return decorate if cls is None else decorate(cls)
 
 
-@lru_cache(maxsize=None)
-def fields_of(cls: type) -> dict[str, OptionField]:
+def _fields(target: type) -> dict[str, OptionField]:
+    keys = {}
+    for key, annotation in target.__annotations__.items():
+        field = vars(target).get(key)
+        if not isinstance(field, dataclasses.Field) or "help" not in field.metadata:
+            raise TypeError(f"{target.__qualname__}.{key}: declare it with ftk.option(default, help=...)")
+        keys[key] = OptionField(key, target, annotation, field.default, **field.metadata)
+    return keys
+
+
+def _complete_and_init(self: Any, **values: Any) -> None:
+    """The first instance makes the class a dataclass. Until then it is only listed, which needs no compiled methods:
+    for the hundreds of keys of an installation that is a third of the time to start."""
+    cls = type(self)
+    del cls.__init__
+    dataclass(frozen=True, kw_only=True)(cls)
+    cls.__init__(self, **values)
+
+
+def fields_of(cls: type) -> Mapping[str, OptionField]:
     """The keys that an option class owns."""
-    return {
-        field.name: OptionField(field.name, cls, field.type, field.default, **field.metadata)
-        for field in dataclasses.fields(cls)
-    }
+    return cast("Mapping[str, OptionField]", cls.__ftk_fields__)  # type: ignore[attr-defined]
 
 
 def replaced_by(cls: type) -> tuple[Replaced, ...]:
@@ -116,26 +132,24 @@ def replaced_by(cls: type) -> tuple[Replaced, ...]:
     return cast("tuple[Replaced, ...]", getattr(cls, "__ftk_replaced__", ()))
 
 
-@lru_cache(maxsize=None)
+@cache
 def resolved_type(field: OptionField) -> Any:
     """The annotation as a type object; string annotations are evaluated in the module of the owning class."""
     if not isinstance(field.annotation, str):
         return field.annotation
     namespace = vars(sys.modules[field.owner.__module__])
-    return eval(field.annotation, dict(namespace))  # noqa: S307 - the plugin's own source text
+    return eval(field.annotation, dict(namespace))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _adapter(field: OptionField) -> Any:
     from typing import Annotated
 
     from pydantic import BeforeValidator, Field, TypeAdapter
 
     checked = resolved_type(field)
-    limits = {"ge": field.minimum, "le": field.maximum, "gt": field.above}
-    limits = {name: value for name, value in limits.items() if value is not None}
-    if limits:
-        checked = Annotated[checked, Field(**limits)]  # type: ignore[arg-type]
+    if (field.minimum, field.maximum, field.above) != (None, None, None):
+        checked = Annotated[checked, Field(ge=field.minimum, le=field.maximum, gt=field.above)]
     if _holds_strings(resolved_type(field)):
         checked = Annotated[checked, BeforeValidator(_split_commas)]
     return TypeAdapter(checked)
@@ -172,7 +186,7 @@ def _shown(field: OptionField, value: Any) -> str:
     return "(hidden)" if field.secret else repr(value)
 
 
-def build(cls: type[T], values: Mapping[str, Any]) -> T:
+def build(cls: type[Any], values: Mapping[str, Any]) -> Any:
     """An instance of an option class from the checked values that it owns; others are left out.
 
     Raises ValueError when the class refuses the combination.
@@ -192,5 +206,5 @@ def json_schema(field: OptionField) -> dict[str, Any]:
 
 
 def is_on(value: Any) -> bool:
-    """Whether a switch turns its feature on: anything but unset, false and the empty string."""
-    return value is not None and value is not False and value != ""
+    """Whether a switch turns its feature on: anything but unset, false, the empty string and the empty list."""
+    return value is not None and value is not False and value not in ("", ())

@@ -5,7 +5,7 @@ Making a plan imports no target and reads no data; it is what ``ftk run --dry-ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from ftk.kernel_options import KERNEL_OPTIONS
 from ftk.options import OptionField, build, check_value, fields_of, is_on
 from ftk.plugins import PluginRecord
 from ftk.registry import Registry
-from ftk.specs import KINDS, Command, Kind, ModelLoader, Spec, Trainer
+from ftk.specs import KINDS, Command, Kind, ModelLoader, Quantizer, Spec, Trainer
 
 T = TypeVar("T")
 
@@ -58,6 +58,13 @@ class Plan:
         if key in self.values:
             return self.values[key]
         return self.given[key].value if key in self.given else self.registry.options[key].default
+
+    def where(self, key: str) -> str:
+        """How an error about the value of a key begins: ``run.yaml:4: lora_target: q_projj``."""
+        where = self.given[key].where if key in self.given else self.config
+        value = self.shown(key)
+        text = ", ".join(value) if isinstance(value, tuple) else value
+        return f"{where}: {text}" if where.endswith(f"--{key}") else f"{where}: {key}: {text}"
 
     @cached_property
     def records(self) -> tuple[PluginRecord, ...]:
@@ -131,7 +138,9 @@ class _Planner:
                 self.notes.append(f"{setting.where}: {key}: left out, {old.by} is set")
             else:
                 self.settings[old.by] = Setting(value, setting.where)
-                self.notes.append(f"{setting.where}: {key}: taken as {old.by}: {value}{'. ' + old.note if old.note else ''}")
+                self.notes.append(
+                    f"{setting.where}: {key}: taken as {old.by}: {value}{'. ' + old.note if old.note else ''}"
+                )
 
     def check(self) -> None:
         """Check every key that was set, whether this run needs it or not."""
@@ -194,15 +203,25 @@ class _Planner:
         wanted = self.effective(kind.selector)
         if kind.many:
             return [self.registry.find(name, one) for one in wanted if one != "none"]
-        if wanted:
-            return [self.registry.find(name, wanted)]
-        by_scheme = self.by_scheme() if name == "model_loader" else None
-        default = by_scheme or (self.registry.default(name) if kind.required or kind.switch else None)
-        return [self.registry.find(name, default.name)] if default else []
+        if not wanted:
+            by_scheme = self.by_scheme() if name == "model_loader" else None
+            default = by_scheme or (self.registry.default(name) if kind.required or kind.switch else None)
+            wanted = default.name if default else None
+        if not wanted:
+            return []
+        spec = self.registry.find(name, wanted)
+        return [spec, *self.behind(spec)]
+
+    def behind(self, spec: Spec) -> Iterable[Spec]:
+        """The loader that loads what ``spec`` only brings to a folder; its options take part in the run, too."""
+        default = self.registry.default(spec.kind) if isinstance(spec, ModelLoader) and not spec.target else None
+        return [default] if default and default is not spec else []
 
     def switched_on(self, name: str, kind: Kind) -> Iterable[Spec]:
         order = {key: place for place, key in enumerate(self.settings)}
-        found = [spec for spec in self.registry.specs(name).values() if spec.switch and is_on(self.effective(spec.switch))]
+        found = [
+            spec for spec in self.registry.specs(name).values() if spec.switch and is_on(self.effective(spec.switch))
+        ]
         found.sort(key=lambda spec: order.get(str(spec.switch), -1))
         if len(found) > 1 and not kind.many:
             switches = " and ".join(str(spec.switch) for spec in found)
@@ -249,6 +268,11 @@ class _Planner:
         for specs in self.chosen.values():
             for spec in specs:
                 self.hold(spec.id, spec.excludes, spec.needs)
+        bits = self.effective("quantization_bit")
+        for quantizer in cast("tuple[Quantizer, ...]", self.chosen.get("quantizer", ())):
+            if quantizer.bits and bits not in quantizer.bits:
+                can = ", ".join(map(str, quantizer.bits))
+                self.errors.append(self.at("quantization_bit", f"{bits}: {quantizer.name} can do {can}"))
         for key, setting in self.given.items():
             option = self.registry.options[key]
             if option.owner in self.options and is_on(setting.value) and setting.value != option.default:
@@ -274,17 +298,13 @@ class _Planner:
     def note_without_effect(self) -> None:
         read = {key for specs in self.chosen.values() for spec in specs for key in spec.reads}
         switches = {spec.switch for specs in self.chosen.values() for spec in specs}
-        selectors: dict[str, Callable[[], bool]] = {
-            str(kind.selector): (lambda name=name: name in (*self.uses, "trainer")) for name, kind in KINDS.items()
-        }
+        selectors = {kind.selector: name for name, kind in KINDS.items() if kind.selector}
         for key, setting in self.given.items():
             option: OptionField = self.registry.options[key]
-            active = option.owner in self.options and selectors.get(key, lambda: True)()
+            active = option.owner in self.options and selectors.get(key, "trainer") in (*self.uses, "trainer")
             if not active and key not in read | switches and setting.value != option.default:
                 who = self.registry.owner_of(option).who
                 self.notes.append(f"{setting.where}: {key}: has no effect in this run (it belongs to {who})")
 
     def plan(self) -> Plan:
-        return Plan(
-            self.registry, self.config, self.chosen, self.given, self.options, self.datasets, tuple(self.notes)
-        )
+        return Plan(self.registry, self.config, self.chosen, self.given, self.options, self.datasets, tuple(self.notes))

@@ -1,8 +1,8 @@
 """Finding plugins: the entry points of group ``ftk``, each loaded inside its own guard.
 
-pluggy's own ``load_setuptools_entrypoints`` has no isolation and skips duplicates without a word, so this is ftk's loop:
-distributions in sorted order; disabled and incompatible ones are decided before anything of theirs is imported; import,
-registration and declarations happen inside one guard; and failure is a recorded state, never a crash.
+pluggy's own ``load_setuptools_entrypoints`` has no isolation and skips duplicates without a word, so this is ftk's
+loop: distributions in sorted order; disabled and incompatible ones are decided before anything of theirs is imported;
+import, registration and declarations happen inside one guard; and failure is a recorded state, never a crash.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import Distribution, distributions
 from importlib.util import find_spec
 from pkgutil import resolve_name
@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
-from ftk import hookspecs
+from ftk import events, hookspecs
 from ftk.errors import PluginError, did_you_mean
+from ftk.events import EVENTS
 from ftk.specs import KINDS, Spec
 from ftk.version import __version__
 
@@ -29,12 +30,11 @@ if TYPE_CHECKING:
 
 GROUP = "ftk"
 KERNEL = "ftk-kernel"
-EVENTS = ("ftk_run_started", "ftk_step_finished", "ftk_checkpoint_saved", "ftk_run_finished")
 
 State = Literal["ok", "disabled", "needs", "incompatible", "broken", "conflict"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PluginRecord:
     """One plugin as it was found.
 
@@ -69,7 +69,7 @@ class PluginRecord:
         return self.state in ("ok", "needs", "conflict")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Found:
     """What discovery returns: a record for each plugin, and the pluggy manager that calls event hooks."""
 
@@ -91,6 +91,7 @@ def discover(disabled: Collection[str] = ()) -> Found:
     off = disabled_names() | frozenset(disabled)
     manager = pluggy.PluginManager("ftk")
     manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(events)
     records = [_load(manager, record, requires, off) for record, requires in _entry_points()]
     records = _with_conflicts(records)
     for record in records:
@@ -131,7 +132,7 @@ def _entry_points() -> Iterator[tuple[PluginRecord, str]]:
                 yield record, _kernel_requirement(distribution)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _metadata(distribution: Distribution) -> str:
     """The header of METADATA as text; parsing it as an e-mail would cost more than importing the plugin."""
     text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
@@ -145,7 +146,8 @@ def _metadata_line(distribution: Distribution, key: str) -> str:
 
 def _kernel_requirement(distribution: Distribution) -> str:
     """The version specifier of ``Requires-Dist: ftk-kernel``, empty when there is none."""
-    found = re.findall(rf"^Requires-Dist: *{KERNEL}\b *\(?([^;)\n\[]*)", _metadata(distribution), re.MULTILINE)
+    pattern = r"^Requires-Dist: *ftk[-_.]kernel(?:\[[^\]]*\])?(?![\w.-]) *\(?([^;)\n]*)"
+    found = re.findall(pattern, _metadata(distribution), re.MULTILINE | re.IGNORECASE)
     return ",".join(part.strip() for part in found if part.strip())
 
 
@@ -188,7 +190,7 @@ def _load(
     try:
         specs = _declarations(manager, record)
         missing = [spec for spec in specs if missing_packages(spec)]
-    except Exception as error:  # a plugin may raise anything; it becomes a state
+    except (Exception, SystemExit) as error:  # a plugin may raise anything; it becomes a state
         if module := manager.get_plugin(record.id):
             manager.unregister(module)
         return replace(
@@ -206,9 +208,9 @@ def _load(
     return replace(record, specs=specs)
 
 
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ")
+def _one_line(error: BaseException, longest: int = 300) -> str:
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _declarations(manager: pluggy.PluginManager, record: PluginRecord) -> tuple[Spec, ...]:
@@ -222,7 +224,25 @@ def _declarations(manager: pluggy.PluginManager, record: PluginRecord) -> tuple[
             for spec in implementation():
                 _check_spec(spec, kind.spec)
                 specs.append(spec)
+    _refuse_doubles(specs)
     return tuple(specs)
+
+
+def _refuse_doubles(specs: Iterable[Spec]) -> None:
+    """Within one plugin the last declaration of a name or a key would win without a word."""
+    seen: set[str] = set()
+    classes = dict.fromkeys(cls for spec in specs for cls in spec.option_classes)
+    for what in (*(spec.id for spec in specs), *(f"option {key}" for cls in classes for key in _option_keys(cls))):
+        if what in seen:
+            raise PluginError(f"declares {what} twice")
+        seen.add(what)
+
+
+def _option_keys(cls: type) -> Iterable[str]:
+    keys: Iterable[str] | None = getattr(cls, "__ftk_fields__", None)
+    if keys is None:
+        raise PluginError(f"{cls.__qualname__} is no option class: put @ftk.options above it")
+    return keys
 
 
 def _refuse_unknown_hooks(module: Any) -> None:
@@ -244,7 +264,7 @@ def _check_spec(spec: object, expected: type[Spec]) -> None:
         raise PluginError(f"{spec.id}: a name has lower case letters, digits, '-', '_' and '.' only")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _is_installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
@@ -265,7 +285,7 @@ def option_fields(specs: Iterable[Spec]) -> dict[str, OptionField]:
     return {key: field for cls in classes for key, field in fields_of(cls).items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Contested:
     """A spec or an option key that more than one distribution declares; nobody gets it."""
 

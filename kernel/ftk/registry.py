@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from importlib.resources import files
+from functools import cache, cached_property
 from typing import Any
 
 import pluggy
 
 from ftk.errors import ConfigError, PluginError, did_you_mean
-from ftk.kernel_options import KERNEL_OPTIONS
 from ftk.options import OptionField, Replaced, fields_of, replaced_by
 from ftk.plugins import Contested, PluginRecord, contested, discover, missing_packages
 from ftk.specs import KINDS, Spec
@@ -21,19 +19,21 @@ from ftk.version import __version__
 KERNEL_RECORD = PluginRecord("kernel", "ftk-kernel", __version__, "ftk")
 
 
-@lru_cache(maxsize=None)
+@cache
 def first_party_index() -> Mapping[str, Any]:
     """The generated index of first-party names: option or ``kind:name`` → distribution.
 
-    ``installed`` holds what the plugins of this repository declare, ``planned`` what is reserved for one to come. Only used
-    to say which distribution is missing.
+    ``installed`` holds what the plugins of this repository declare, ``planned`` what is reserved for one to come,
+    ``derived`` what other tools list and nobody sets. Only used to say which distribution is missing.
     """
+    from importlib.resources import files
+
     text = files("ftk").joinpath("index.json").read_text(encoding="utf-8")
     index: Mapping[str, Any] = json.loads(text)
     return index
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Registry:
     """The plugins that were found and everything they declare."""
 
@@ -69,12 +69,12 @@ class Registry:
 
     @cached_property
     def options(self) -> Mapping[str, OptionField]:
-        """Every key that can be set, by name; contested ones are left out."""
-        table = {key: option for cls in KERNEL_OPTIONS for key, option in fields_of(cls).items()}
-        for classes in self._specs.values():
-            for spec, _ in classes.values():
-                for cls in spec.option_classes:
-                    table.update(fields_of(cls))
+        """Every key that can be set, by name, without contested ones. No plugin takes over a key of the kernel's."""
+        from ftk.kernel_options import KERNEL_OPTIONS
+
+        declared = [spec for specs in self._specs.values() for spec, _ in specs.values()]
+        classes = dict.fromkeys(cls for spec in declared for cls in spec.option_classes)
+        table = {key: option for cls in (*classes, *KERNEL_OPTIONS) for key, option in fields_of(cls).items()}
         return {key: option for key, option in table.items() if key not in self.contested}
 
     @cached_property
@@ -97,8 +97,8 @@ class Registry:
     def find(self, kind: str, name: str) -> Spec:
         """The spec of that name.
 
-        Raises PluginError saying why there is none: contested, in a plugin that is disabled or in trouble, not installed,
-        misspelt; or that it needs a package, with the command that installs it.
+        Raises PluginError saying why there is none: contested, in a plugin that is disabled or in trouble, not
+        installed, misspelt; or that it needs a package, with the command that installs it.
         """
         entry = self._specs[kind].get(name)
         if entry is None:
@@ -159,6 +159,8 @@ class Registry:
             return ConfigError(f"{key}: belongs to {owner}, which is not installed. pip install {owner}")
         if planned := index["planned"].get(key):
             return ConfigError(f"{key}: belongs to {planned}, which does not exist yet")
+        if reason := index["derived"].get(key):
+            return ConfigError(f"{key}: is not set by hand: {reason}")
         guess = did_you_mean(key, self.options)
         if guess:
             closest = self.options[guess.removeprefix(" Did you mean ").removesuffix("?")]

@@ -1,13 +1,14 @@
 """A run: the parts of one plan, each made once, when it is first asked for.
 
-Trainers, engines and commands ask the run for what they need, so that all of them get the same model, the same tokenizer
-and the same template from the same place.
+Trainers, engines and commands ask the run for what they need, so that all of them get the same model, the same
+tokenizer and the same template from the same place.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -84,7 +85,7 @@ class Run:
         return int(self.plan.value("seed"))
 
     def record(self, **facts: Any) -> None:
-        """Add facts to ``run.json`` (for instance ``data={...}``); does nothing when no run directory is being written."""
+        """Add facts to ``run.json``, for instance ``data={...}``; nothing happens when no run directory is written."""
         if self._record is not None:
             self._record.update(**facts)
 
@@ -256,7 +257,7 @@ def execute(plan: Plan) -> Metrics:
     run = Run(plan)
     trainer = cast("Trainer", run.plan.one("trainer"))
     continued = rundir.prepare(plan, run.output_dir)
-    run.output_dir.mkdir(parents=True, exist_ok=True)
+    rundir.make(run.output_dir)
     record = Record(run)
     before = {path.name for path in run.output_dir.iterdir()}
     run._record, run.continues = record, continued
@@ -275,6 +276,21 @@ def execute(plan: Plan) -> Metrics:
         ended=rundir.now(),
         metrics=metrics,
         files=sorted({*files, *record.content["files"]} - {rundir.RECORD}),
-        result=adapter.saves if adapter else "model",
+        result=record.content.get("result", adapter.saves if adapter else "model"),
     )
     return metrics
+
+
+LAUNCHED = "FTK_LAUNCHED"
+
+
+def execute_or_launch(plan: Plan, argv: list[str]) -> int:
+    """Execute a plan here, or hand its command line to the chosen launcher, which starts this again in its processes.
+
+    Returns the exit code.
+    """
+    launcher = plan.one("launcher")
+    if launcher and not os.environ.get(LAUNCHED):
+        return int(launcher.load()(Run(plan), argv))
+    execute(plan)
+    return 0

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,9 @@ MANIFEST = "manifest.json"
 ASIDE = ".aside-"
 KEPT = "What was there before is kept; free some space and start the same command again"
 
-MAY_DIFFER = frozenset({"overwrite_output_dir", "resume_from_checkpoint", "report_to", "launcher", "plugins", "output_dir"})
+MAY_DIFFER = frozenset(
+    {"overwrite_output_dir", "resume_from_checkpoint", "report_to", "launcher", "plugins", "output_dir"}
+)
 """Options that may differ between a run and its continuation."""
 
 
@@ -127,6 +129,16 @@ def damage(folder: Path) -> str:
     return ""
 
 
+def make(folder: Path) -> None:
+    """Create the run directory. Raises CheckpointError when that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise CheckpointError(
+            f"{folder}: cannot be made: {cause.strerror or cause}. Choose another output_dir"
+        ) from cause
+
+
 def clean_leftovers(folder: Path) -> None:
     """Remove what a killed run was writing aside."""
     for path in folder.glob(f"{ASIDE}*"):
@@ -172,31 +184,32 @@ def resolved_options(plan: Plan) -> dict[str, Any]:
 def prepare(plan: Plan, folder: Path) -> bool:
     """Make the folder ready for this run and say whether it continues an interrupted one.
 
-    A folder that is new, empty or foreign to ftk is used as it is. An unfinished run with the same options is continued.
-    Raises ConfigError, without touching anything, when the folder holds another run or the finished results of this one,
-    unless ``overwrite_output_dir`` or ``resume_from_checkpoint`` says what to do.
+    A folder that is new, empty or foreign to ftk is used as it is. An unfinished run with the same options goes on,
+    also with ``overwrite_output_dir``, which is there for results; ``resume_from_checkpoint: false`` begins anew.
+    Raises ConfigError, without touching anything, when the folder holds another run or the finished results of this
+    one, unless ``overwrite_output_dir`` or ``resume_from_checkpoint`` says what to do.
     """
     record = read_record(folder)
-    if plan.value("overwrite_output_dir") and not plan.value("resume_from_checkpoint"):
-        _throw_away(folder, record)
-        return False
-    if record is None:
-        return bool(plan.value("resume_from_checkpoint"))
-    if plan.value("resume_from_checkpoint"):
+    wanted = plan.value("resume_from_checkpoint")
+    differing = _differences(record, plan) if record else []
+    finished = record is not None and record.get("status") == "finished"
+    if wanted or (record and wanted is None and not finished and not differing):
+        clean_leftovers(folder)
         return True
-    differing = _differences(record, plan)
-    if record.get("status") == "finished":
+    if plan.value("overwrite_output_dir"):
+        _throw_away(folder, record)
+    if record is None or plan.value("overwrite_output_dir"):
+        return False
+    if finished:
         raise ConfigError(
-            f"{folder}: holds the results of a finished run ({record.get('started', 'unknown time')}). Choose another "
-            "output_dir, or say --overwrite_output_dir true, or --resume_from_checkpoint true to train on"
+            f"{folder}: holds the results of a finished run ({record.get('started')}). Choose another output_dir, "
+            "or say --overwrite_output_dir true, or --resume_from_checkpoint true to train on"
         )
-    if differing:
-        raise ConfigError(
-            f"{folder}: holds an unfinished run that differs in {', '.join(differing)}. Continue it with its own options, "
-            "choose another output_dir, or say --overwrite_output_dir true"
-        )
-    clean_leftovers(folder)
-    return True
+    differs = f" that differs in {', '.join(differing)}" if differing else ""
+    raise ConfigError(
+        f"{folder}: holds an unfinished run{differs}. "
+        "Continue it with its options, choose another output_dir, or say --overwrite_output_dir true"
+    )
 
 
 def _differences(record: Mapping[str, Any], plan: Plan) -> list[str]:
@@ -219,7 +232,7 @@ def _throw_away(folder: Path, record: Mapping[str, Any] | None) -> None:
 
 def now() -> str:
     """The time in UTC, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def library_versions(distributions: Iterable[str]) -> dict[str, str]:

@@ -1,7 +1,10 @@
 """Specs: what a plugin declares. Frozen values that name their code as ``"module:attr"``.
 
-Declaring a spec imports nothing; the kernel imports the target when a run first uses it. Everything the kernel must know
-to choose, check and refuse a feature is a field here, so that it never asks a feature for its name.
+Declaring a spec imports nothing; the kernel imports the target when a run first uses it. Everything the kernel must
+know to choose, check and refuse a feature is a field here, so that it never asks a feature for its name.
+
+Every start of ftk makes these classes, so they leave out the dataclass methods that nobody calls (eq, repr): each costs
+a compilation.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any, ClassVar
 from ftk.errors import PluginError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Spec:
     """One feature.
 
@@ -44,6 +47,9 @@ class Spec:
     excludes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<{self.id}>"
+
     @property
     def option_classes(self) -> tuple[type, ...]:
         return self.options if isinstance(self.options, tuple) else (self.options,)
@@ -69,7 +75,7 @@ def load_target(target: str, who: str) -> Any:
         raise PluginError(f"{who}: cannot import {target}: {type(cause).__name__}: {cause}") from cause
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ModelLoader(Spec):
     """Loads base models. Target: a module or object with ``load_tokenizer(run)`` and ``load_model(run)``.
 
@@ -83,7 +89,7 @@ class ModelLoader(Spec):
     locate: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Quantizer(Spec):
     """Target: ``configure(run) -> quantization config`` that the loader hands to ``from_pretrained``.
 
@@ -94,7 +100,7 @@ class Quantizer(Spec):
     bits: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ModelPatch(Spec):
     """Target: ``patch(model, run) -> model``, after loading and before the adapter.
 
@@ -105,26 +111,25 @@ class ModelPatch(Spec):
     config_target: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Adapter(Spec):
     """Target: ``apply(model, run, trainable) -> model``; afterwards ``requires_grad`` is final.
 
     With ``trainable=False`` it only loads what ``adapter_name_or_path`` names, for inference.
-    saves: what a finished run leaves: ``adapter`` (loaded on top of the base model) or ``model`` (loaded instead of it).
+    saves: what a finished run leaves: ``adapter`` (loaded on top of the base model) or ``model`` (loaded instead).
     """
 
     kind: ClassVar[str] = "adapter"
     saves: str = "adapter"
 
 
-@dataclass(frozen=True)
 class Optimizer(Spec):
     """Target: ``build(model, run) -> torch.optim.Optimizer``. Chosen by its ``switch``, at most one."""
 
     kind: ClassVar[str] = "optimizer"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class DatasetSource(Spec):
     """Target: ``open_rows(entry, run) -> Rows``. Chosen by the field of the entry that it answers for.
 
@@ -142,7 +147,7 @@ class DatasetSource(Spec):
     order: int = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class DatasetConverter(Spec):
     """Target: ``convert(row, entry) -> Example | None``, pure. None drops a row that holds nothing to learn.
 
@@ -156,7 +161,7 @@ class DatasetConverter(Spec):
     tags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ChatTemplate(Spec):
     """How messages become text. A value; ``target`` is only for templates that a format cannot express.
 
@@ -164,15 +169,21 @@ class ChatTemplate(Spec):
     ``assistant`` format up to and with the stop token; ``assistant_end`` follows it and is not trained.
 
     prefix: before everything, once.
-    system, user, tool: formats of those turns. ``system`` may be empty: then it is put before the first user content
-        with ``system_in_user``.
+    system, user, tool: formats of those turns. Without ``tool`` a conversation with tool results is refused.
+    tool_group: what is written before and after a run of tool turns, for families that put several into one turn.
+    system_note: what the first system content always begins with, for instance dates.
+    trim: strip the content of every turn.
     generation: what the assistant's turn starts with; not trained.
-    assistant: the assistant's turn, with its stop token.
-    assistant_end: what follows the stop token when a template writes more, for instance a newline.
-    default_system: the system text when the conversation brings none; None writes no system turn.
-    stop: the strings that end a turn, the first one trained.
-    thinking: the two markers around reasoning, when the family has them.
-    tool_format: ``"module:attr"`` of a :class:`ToolFormat`; None when the family has no tools.
+    assistant: the assistant's turn after that, up to and with its stop token. All of it is trained.
+    assistant_end: what follows the stop token when a template writes more, for instance a newline; not trained.
+    system_in_user: the format of a system text that stands at the start of the first user content, for families without
+        a system turn; ``system`` is then unused.
+    default_system: the system text when the conversation brings none; None writes no system turn, ``""`` an empty one.
+    stop: the strings that end an answer, the first one trained.
+    thinking: what stands before and after reasoning, when the family has it: ``("<think>\\n", "\\n</think>\\n\\n")``.
+        Answers before the last question are written without; the last answer always has both, if around nothing.
+        A family without it gets reasoning as part of the content, between ``<think>`` marks.
+    tool_format: ``"module:attr"`` of a ``ftk_data.tools.ToolFormat``; without it a conversation with tools is refused.
     model_types: the ``model_type`` of the models it fits; used when a model brings no template of its own.
     target: ``render(run) -> Renderer`` instead of the formats.
     """
@@ -182,6 +193,9 @@ class ChatTemplate(Spec):
     system: str = "{content}"
     user: str = "{content}"
     tool: str | None = None
+    tool_group: tuple[str, str] = ("", "")
+    system_note: str = ""
+    trim: bool = False
     generation: str = ""
     assistant: str = "{content}{eos}"
     assistant_end: str = ""
@@ -193,7 +207,7 @@ class ChatTemplate(Spec):
     model_types: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class MediaProcessor(Spec):
     """Target: an object that expands placeholders and turns files into tensors for one family of models."""
 
@@ -201,7 +215,7 @@ class MediaProcessor(Spec):
     model_types: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trainer(Spec):
     """Target: ``train(run) -> Metrics``. Chosen by ``stage``.
 
@@ -214,12 +228,12 @@ class Trainer(Spec):
     examples: str = "chat"
     rows: str | None = None
     uses: tuple[str, ...] = (
-        "model_loader", "quantizer", "model_patch", "adapter", "optimizer", "source", "converter", "template", "tracker",
-        "launcher",
+        "model_loader", "quantizer", "model_patch", "adapter", "optimizer", "source", "converter", "template",
+        "tracker", "launcher",
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Engine(Spec):
     """Target: ``build(run, model) -> RunningEngine``. Chosen by ``infer_backend``.
 
@@ -230,21 +244,19 @@ class Engine(Spec):
     loads_model: bool = True
 
 
-@dataclass(frozen=True)
 class Tracker(Spec):
     """Target: ``start(run) -> RunningTracker``. Chosen by ``report_to``, any number."""
 
     kind: ClassVar[str] = "tracker"
 
 
-@dataclass(frozen=True)
 class Launcher(Spec):
     """Target: ``launch(run, argv) -> exit code``: starts ``ftk run`` again in as many processes as it is told."""
 
     kind: ClassVar[str] = "launcher"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Command(Spec):
     """Target: a click command. Becomes ``ftk NAME``; imported when called.
 
@@ -255,7 +267,7 @@ class Command(Spec):
     uses: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Kind:
     """What the kernel knows of a kind.
 

@@ -164,6 +164,16 @@ class Loader(Protocol):
         """The base model (``torch.nn.Module``), quantised and with ``run.patch_config`` applied, before any adapter."""
 
 
+class MediaEncoder(Protocol):
+    """What the target of a :class:`ftk.MediaProcessor` offers (a module with these functions will do)."""
+
+    def expand(self, text: str, media: Sequence[Media], run: Run) -> str:
+        """The rendered text with each medium's placeholder, in order, grown to the tokens that the model reads."""
+
+    def encode(self, media: Sequence[Media], run: Run) -> Mapping[str, Any]:
+        """The model inputs of those media: argument of ``forward`` → tensor. Raises DataError for a bad file."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How an engine picks tokens. Values are those of transformers' ``GenerationConfig``."""
