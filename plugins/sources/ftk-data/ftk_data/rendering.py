@@ -1,0 +1,87 @@
+"""What every chat template offers, and how a run gets its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from ftk import ChatTemplate, Message, Segment
+
+from ftk_data.conversations import UNSET, JinjaRenderer
+from ftk_data.formats import jinja_source, without_marks
+from ftk_data.options import TemplateOptions
+
+if TYPE_CHECKING:
+    from ftk.run import Run
+    from ftk.types import Tools
+
+T = TypeVar("T")
+Row = list[Segment]
+
+
+class Renderer(Protocol):
+    """Turns conversations into text."""
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The strings that end an answer; generation stops at any of them."""
+
+    def render(self, messages: Sequence[Message], tools: Tools = (), *, generation: bool = False) -> list[Row]:
+        """The rows that a conversation is trained as: one, or more when the template rewrites history.
+
+        A row is a list of segments, trained and untrained in turn; a trained one is the text of one answer with its
+        stop token. Answers with ``trained=False`` are not trained; a conversation without any trained answer is one
+        untrained segment. With ``generation`` there is one row of one segment, and it ends with what starts the
+        assistant's turn. Raises DataError when the template cannot write the conversation.
+        """
+
+    def prompt_text(self, messages: Sequence[Message], tools: Tools = ()) -> str:
+        """The text that a model continues with its answer. Encode it with ``add_special_tokens=False``."""
+
+    def jinja(self) -> str:
+        """The Jinja chat template that renders the same, to be saved with the model."""
+
+
+def make_renderer(run: Run) -> Renderer:
+    """The renderer of the run's template: what its target makes, or its declared formats."""
+    spec = run.template
+    if spec.target:
+        return cast("Renderer", spec.load()(run))
+    return declared(spec, run.tokenizer, template_options(run), thinking_of(run))
+
+
+def declared(spec: ChatTemplate, tokenizer: Any, options: TemplateOptions, thinking: Any = UNSET) -> JinjaRenderer:
+    """The renderer of a template's declared formats. ``thinking`` as in :class:`JinjaRenderer`."""
+    source = jinja_source(spec, options.default_system)
+    return JinjaRenderer(
+        source,
+        tokens=special_tokens(tokenizer),
+        special=frozenset(tokenizer.get_added_vocab()),
+        thinking=thinking if spec.thinking else UNSET,
+        preserve_thinking=options.preserve_thinking and bool(spec.thinking),
+        marked=not spec.thinking,
+        saved=without_marks(source),
+        stop_words=spec.stop,
+        knows_tools=bool(spec.tool_format),
+    )
+
+
+def special_tokens(tokenizer: Any) -> Mapping[str, str]:
+    """The special tokens under the names that chat templates use: ``bos_token``, ``eos_token`` …"""
+    return {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+
+
+def template_options(run: Run) -> TemplateOptions:
+    """The template options of a run, also when no chosen spec carries them."""
+    return options_of(run, TemplateOptions)
+
+
+def options_of(run: Run, cls: type[T]) -> T:
+    """The options of a class, or its defaults in a run where no chosen spec carries it."""
+    return cast("T", run.plan.options.get(cls) or cls())
+
+
+def thinking_of(run: Run) -> Any:
+    """``enable_thinking`` as the YAML sets it, UNSET when it does not: then a template's own default holds."""
+    given = "enable_thinking" in run.plan.given
+    return template_options(run).enable_thinking if given else UNSET
