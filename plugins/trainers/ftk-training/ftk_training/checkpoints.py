@@ -1,0 +1,263 @@
+"""Checkpoints: written aside, verified, renamed; and what a run needs to go on exactly where it stopped.
+
+transformers keeps model, optimizer, schedule, random state and its own counters. What it forgets at a resume (the loss
+since the last log line, the time, the patience of early stopping) is kept here, in ``progress.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftk import CheckpointError, rundir
+from safetensors import SafetensorError
+
+from ftk_training.quick_imports import quick_imports
+
+with quick_imports():
+    from transformers import AutoConfig
+
+if TYPE_CHECKING:
+    from ftk.run import Run
+
+    from ftk_training.trainer import ExactTrainer
+
+log = logging.getLogger("ftk.training")
+
+PROGRESS = "progress.json"
+STATE = "trainer_state.json"
+OPTIMIZER = ("optimizer.pt", "optimizer.bin", "global_step*", "optimizer_*")
+"""Files and folders of which a resumable checkpoint has one: transformers', FSDP's and DeepSpeed's."""
+
+
+def to_resume(run: Run) -> Path | None:
+    """The checkpoint that this run goes on from; None starts at the beginning.
+
+    That is the one that ``resume_from_checkpoint`` names, or the newest complete one of the run directory when the run
+    continues; incomplete ones are skipped and the log says why.
+    Raises CheckpointError when the named one is not complete, or none is and the user asked for one.
+    """
+    wanted = run.value("resume_from_checkpoint")
+    if isinstance(wanted, str):
+        return _named(Path(wanted))
+    if not (run.continues or wanted):
+        return None
+    newest = _newest_complete(run.output_dir)
+    if newest is None and wanted:
+        raise CheckpointError(
+            f"{run.output_dir}: resume_from_checkpoint is true and there is no complete checkpoint. Leave it out to "
+            "start at the beginning"
+        )
+    if newest is not None:
+        log.info("continuing from %s", newest)
+    return newest
+
+
+def _named(folder: Path) -> Path:
+    problem = unusable(folder) if folder.is_dir() else "there is no such folder"
+    if problem:
+        raise CheckpointError(
+            f"resume_from_checkpoint: {folder}: {problem}. Name another, or true for the newest complete one"
+        )
+    return folder
+
+
+def _newest_complete(output_dir: Path) -> Path | None:
+    skipped: list[str] = []
+    found = None
+    for folder in reversed(checkpoints_of(output_dir)):
+        problem = rundir.damage(folder) or unusable(folder)
+        if not problem:
+            found = folder
+            break
+        skipped.append(f"{folder}: {problem}")
+    for line in skipped:
+        log.warning("%s; %s is used instead", line, found or "the beginning")
+    return found
+
+
+def unusable(folder: Path) -> str:
+    """Why nobody can resume from a checkpoint, also one that another program wrote; empty when it looks whole."""
+    if (folder / rundir.MANIFEST).exists() and (problem := rundir.damage(folder)):
+        return problem
+    if not (folder / STATE).exists():
+        return f"{STATE} is missing"
+    if not any(next(folder.glob(pattern), None) for pattern in OPTIMIZER):
+        return "it holds no optimizer (save_only_model)"
+    return ""
+
+
+def checkpoints_of(output_dir: Path) -> list[Path]:
+    """The checkpoint folders of a run directory, oldest step first."""
+    found = [
+        path for path in output_dir.glob("checkpoint-*") if path.name.partition("-")[2].isdigit() and path.is_dir()
+    ]
+    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+
+
+@contextmanager
+def _aside_of_all(trainer: ExactTrainer, target: Path) -> Iterator[Path]:
+    """The folder aside in which every process puts its part; the first one makes it and gives it its name."""
+    wait = trainer.accelerator.wait_for_everyone
+    if not trainer.args.should_save:
+        wait()
+        yield target.with_name(f"{rundir.ASIDE}{target.name}")
+        wait()
+        wait()
+        return
+    with rundir.written_aside(target) as folder:
+        wait()
+        try:
+            yield folder
+        except (RuntimeError, SafetensorError) as cause:  # what torch and safetensors make of a full disk
+            raise CheckpointError(f"{target}: cannot be written: {reason(cause, folder)}. {rundir.KEPT}") from cause
+        wait()
+    wait()
+
+
+def reason(error: BaseException, folder: Path) -> str:
+    """Why writing failed, in one line. torch and safetensors do not always say when it is the disk."""
+    if shutil.disk_usage(folder).free < 2**20:
+        return "the disk is full"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def save(trainer: ExactTrainer) -> Path:
+    """Save everything that a resume needs as ``checkpoint-STEP``, then remove those over ``save_total_limit``.
+
+    Raises CheckpointError when the disk is full; earlier checkpoints stay.
+    """
+    state, args = trainer.state, trainer.args
+    target = trainer.run.output_dir / f"checkpoint-{state.global_step}"
+    _note_best(trainer, target)
+    gathered = trainer.accelerator.gather(trainer._tr_loss.reshape(1)).tolist()
+    with _aside_of_all(trainer, target) as folder:
+        trainer.save_model(str(folder), _internal_call=True)
+        if not args.save_only_model:
+            trainer._save_optimizer_and_scheduler(str(folder))
+            trainer._save_scaler(str(folder))
+            trainer._save_rng_state(str(folder))
+        progress = {**trainer.progress.state(trainer.accelerator), "losses": gathered, **_counters(trainer)}
+        if args.should_save:
+            state.save_to_json(str(folder / STATE))
+            (folder / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
+    if args.push_to_hub:
+        trainer._push_from_checkpoint(str(target))
+    if args.should_save:
+        trainer.run.emit("ftk_checkpoint_saved", step=state.global_step, path=target)
+        _remove_old(trainer)
+    return target
+
+
+def _note_best(trainer: ExactTrainer, target: Path) -> None:
+    state = trainer.state
+    if state.best_global_step:
+        best = target.with_name(f"checkpoint-{state.best_global_step}")
+        if best == target or best.exists():
+            state.best_model_checkpoint = str(best)
+
+
+def _counters(trainer: ExactTrainer) -> dict[str, Any]:
+    """What the Trainer keeps in attributes and does not save."""
+    return {
+        "total_loss": trainer._total_loss_scalar,
+        "last_logged": trainer._globalstep_last_logged,
+        "patience": [
+            getattr(callback, "early_stopping_patience_counter", None)
+            for callback in trainer.callback_handler.callbacks
+        ],
+    }
+
+
+def restore(trainer: ExactTrainer, folder: Path) -> None:
+    """Set the sums to what they were when ``folder`` was saved; called when transformers has set them to zero."""
+    path = folder / PROGRESS
+    if not path.exists():
+        log.info("%s: has no %s (ftk did not write it), so sums over steps begin anew", folder, PROGRESS)
+        return
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    trainer.progress.restore(saved, first=trainer.is_world_process_zero())
+    losses = saved["losses"]
+    if len(losses) == trainer.args.world_size:
+        trainer._tr_loss.fill_(losses[trainer.args.process_index])
+        trainer._globalstep_last_logged = saved["last_logged"]
+    trainer._total_loss_scalar = saved["total_loss"]
+    trainer._initial_global_step = 0
+    for callback, patience in zip(trainer.callback_handler.callbacks, saved["patience"], strict=False):
+        if patience is not None and hasattr(callback, "early_stopping_patience_counter"):
+            callback.early_stopping_patience_counter = patience
+
+
+def _remove_old(trainer: ExactTrainer) -> None:
+    limit = trainer.args.save_total_limit
+    if not limit:
+        return
+    best = Path(trainer.state.best_model_checkpoint).name if trainer.state.best_model_checkpoint else ""
+    ordered = checkpoints_of(trainer.run.output_dir)
+    newest = ordered[-1]
+    kept = [path for path in ordered if path.name == best]
+    for path in reversed(ordered):
+        if path not in kept and (len(kept) < limit or path == newest):
+            kept.append(path)
+    for path in ordered:
+        if path not in kept:
+            remove(path)
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint so that a kill leaves either all of it or a leftover that the next start clears away."""
+    aside = folder.with_name(f"{rundir.ASIDE}old-{folder.name}")
+    folder.replace(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def save_weights(trainer: ExactTrainer, folder: str, state_dict: dict[str, Any] | None = None) -> None:
+    """The adapter or the model as ``from_pretrained`` reads it (safetensors), with the tokenizer.
+
+    Checkpoints keep the weights in the layout of the model in memory. The published layout (a matrix for each expert)
+    is what a result gets, but transformers cannot put it back into a model while training: it warns of missing keys
+    and goes on with weights from before.
+    The Trainer turns ``use_cache`` off in the model's config while it trains; what is saved has it as it was.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    config = getattr(model, "config", None)
+    during = getattr(config, "use_cache", None)
+    if config is not None and during is not None:
+        config.use_cache = trainer.use_cache_before
+    try:
+        if hasattr(model, "peft_config"):
+            arguments = _of_adapter(trainer.run, model)
+        else:
+            arguments = {"save_original_format": "checkpoint-" not in Path(folder).name}
+        model.save_pretrained(folder, state_dict=state_dict, **arguments)
+    finally:
+        if config is not None and during is not None:
+            config.use_cache = during
+    if trainer.args.should_save and trainer.processing_class is not None:
+        trainer.processing_class.save_pretrained(folder)
+
+
+def _of_adapter(run: Run, model: Any) -> dict[str, Any]:
+    """Arguments that keep peft from asking the hub, in every save, whether the vocabulary was resized.
+
+    The config that the model was loaded with lies in a folder or in the cache and answers that. Adapters of the
+    embeddings themselves are left to peft, which needs no hub for them.
+    """
+    targets = {name for config in model.peft_config.values() for name in getattr(config, "target_modules", None) or ()}
+    if targets & {"embed_tokens", "lm_head"}:
+        return {}
+
+    def resized() -> bool:
+        try:
+            loaded = AutoConfig.from_pretrained(run.model_path, local_files_only=True)
+        except (OSError, ValueError):  # another revision or cache folder: not worth a question to the hub
+            return False
+        return getattr(loaded, "vocab_size", None) != getattr(model.config, "vocab_size", None)
+
+    return {"save_embedding_layers": run.once("ftk_training.resized", resized)}

@@ -1,0 +1,146 @@
+"""The one training function of all stages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ftk import ConfigError, DataError, Metrics, rundir
+
+from ftk_training import checkpoints, result
+from ftk_training.arguments import is_reentrant, make_arguments, wants_checkpointing
+from ftk_training.collator import Collator
+from ftk_training.options import TrainingOptions
+from ftk_training.quick_imports import quick_imports
+from ftk_training.reporting import Reporter
+from ftk_training.trainer import Count, ExactTrainer, Loss
+
+with quick_imports():
+    from transformers import EarlyStoppingCallback, PrinterCallback, enable_full_determinism, set_seed
+    from transformers.trainer_callback import ProgressCallback
+    from transformers.utils.logging import disable_progress_bar
+
+if TYPE_CHECKING:
+    from ftk.run import Run
+    from transformers import TrainingArguments
+
+log = logging.getLogger("ftk.training")
+Collate = Callable[[list[Any]], dict[str, torch.Tensor]]
+
+
+def fit(run: Run, *, collate: Collate | None = None, loss: Loss | None = None, count: Count | None = None) -> Metrics:
+    """Train and evaluate as the run's options say, save the result, and return its metrics.
+
+    collate: rows → batch; unset pads ``input_ids`` and ``labels`` (:class:`ftk_training.collator.Collator`).
+    loss, count: for a stage whose loss is not the model's own, see :data:`ftk_training.trainer.Loss`; the loss of a
+        step is the sum over all its items, on all devices and in all accumulated batches, divided by their number.
+    Goes on from the newest complete checkpoint when the run continues an interrupted one.
+    Raises FtkError for what the user can mend.
+    """
+    options = run.options(TrainingOptions)
+    if not (options.do_train or options.do_eval):
+        raise ConfigError(f"{run.plan.config}: do_train and do_eval are both false, so there is nothing to do")
+    tokenizer = run.tokenizer
+    train, evaluation = _rows(run, options)
+    arguments = make_arguments(run)
+    disable_progress_bar()  # transformers draws one for loading and one for writing
+    (enable_full_determinism if options.full_determinism else set_seed)(run.seed)
+    model = run.model(trainable=options.do_train)
+    _prepare(model, options)
+    result.name_template(run, tokenizer)
+    trainer = ExactTrainer(
+        run,
+        loss=loss,
+        count=count,
+        model=model,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=evaluation,
+        processing_class=run.processor or tokenizer,
+        data_collator=collate or Collator(),
+    )
+    if collate is None:
+        trainer.data_collator = _collator(trainer, tokenizer)
+    return _train_and_evaluate(run, trainer)
+
+
+def _rows(run: Run, options: TrainingOptions) -> tuple[Any, Any]:
+    train = run.rows("train") if options.do_train else None
+    if train is not None and hasattr(train, "__len__") and len(train) == 0:
+        raise DataError(f"{run.plan.config}: dataset: no row is left to train on; data_report.json says why rows went")
+    if not (options.do_eval or options.eval_strategy != "no"):
+        return train, None
+    evaluation = run.rows("eval")
+    if hasattr(evaluation, "__len__") and len(evaluation) == 0:
+        raise ConfigError(f"{run.plan.config}: do_eval: there are no rows to evaluate on. Set eval_dataset or val_size")
+    return train, evaluation
+
+
+def _prepare(model: Any, options: TrainingOptions) -> None:
+    """Reentrant checkpointing loses all gradients when what enters the first block needs none (frozen embeddings)."""
+    if options.do_train and wants_checkpointing(options) and is_reentrant(options):
+        embeddings = model.get_input_embeddings()
+        if not any(parameter.requires_grad for parameter in embeddings.parameters()):
+            model.enable_input_require_grads()
+
+
+def _collator(trainer: ExactTrainer, tokenizer: Any) -> Collator:
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    multiple = 1 if trainer.args.device.type == "cpu" else 8
+    return Collator(pad_id=pad_id or 0, multiple=multiple, kept_logits=trainer.can_keep_logits())
+
+
+def _train_and_evaluate(run: Run, trainer: ExactTrainer) -> Metrics:
+    options = trainer.options
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    resumed = _resume_point(run, trainer.args) if options.do_train else None
+    reporter = Reporter(trainer, run, resumed)
+    trainer.add_callback(reporter)
+    if options.early_stopping_steps:
+        trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=options.early_stopping_steps))
+    metrics: dict[str, float] = {}
+    try:
+        if options.do_train:
+            metrics |= _train(trainer, resumed)
+            result.save(run, trainer)
+        else:
+            run.record(result="none")
+        if trainer.eval_dataset is not None:
+            metrics |= reporter.last_evaluation() or trainer.evaluate()
+    finally:
+        reporter.close()
+    if trainer.is_world_process_zero():
+        result.report(run, trainer, metrics)
+    return metrics
+
+
+def _resume_point(run: Run, args: TrainingArguments) -> Path | None:
+    if args.should_save:
+        rundir.clean_leftovers(run.output_dir)
+    resumed = checkpoints.to_resume(run)
+    if resumed is not None:
+        args.eval_on_start = False
+    return resumed
+
+
+def _train(trainer: ExactTrainer, resumed: Path | None) -> dict[str, float]:
+    """Train and return the metrics of the whole run, with what earlier processes of it did."""
+    output = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    seconds = trainer.progress.total_seconds()
+    steps = trainer.state.global_step
+    metrics = {name: value for name, value in output.metrics.items() if not name.endswith("_per_second")}
+    num_tokens = int(trainer.progress.totals(trainer.accelerator)["num_tokens"])
+    return {
+        **metrics,
+        "train_loss": output.training_loss,
+        "train_runtime": round(seconds, 4),
+        "train_steps": steps,
+        "train_steps_per_second": round(steps / max(seconds, 1e-9), 3),
+        "train_tokens_per_second": round(num_tokens / max(seconds, 1e-9), 1),
+        "num_input_tokens_seen": num_tokens,
+        "epoch": trainer.state.epoch or 0.0,
+    }

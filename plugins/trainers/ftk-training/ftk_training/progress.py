@@ -1,0 +1,76 @@
+"""Sums over steps: tokens, time, and the metrics of stages with a loss of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+class Progress:
+    """Sums that run on from one log line, and from one process, to the next.
+
+    num_tokens: tokens seen by this process, without padding; a tensor on the device until it is read.
+    seconds: time spent in earlier processes of this run.
+    """
+
+    def __init__(self) -> None:
+        self.num_tokens: Any = 0
+        self.seconds = 0.0
+        self.started = time.monotonic()
+        self._logged_tokens = 0
+        self._logged_at = self.started
+        self._sums: dict[str, Any] = {}
+        self._items: Any = 0
+
+    def start(self) -> None:
+        """The clock starts: the first step comes next."""
+        self.started = self._logged_at = time.monotonic()
+
+    def total_seconds(self) -> float:
+        return self.seconds + time.monotonic() - self.started
+
+    def add(self, sums: Mapping[str, torch.Tensor], items: Any) -> None:
+        """Metrics of one forward pass, as sums over its items."""
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach()
+        self._items = self._items + items
+
+    def since_log(self, now: float, accelerator: Any) -> dict[str, float]:
+        """What to add to a log line: means of the metrics, tokens seen, tokens per second. Starts the next stretch."""
+        totals = self.totals(accelerator)
+        num_tokens, items = totals.pop("num_tokens"), totals.pop("items")
+        logged: dict[str, float] = {name: value / max(items, 1) for name, value in totals.items()}
+        logged["num_tokens"] = int(num_tokens)
+        logged["tokens_per_second"] = round((num_tokens - self._logged_tokens) / max(now - self._logged_at, 1e-9), 1)
+        self._logged_tokens, self._logged_at = int(num_tokens), now
+        self._sums, self._items = {}, 0
+        return logged
+
+    def totals(self, accelerator: Any) -> dict[str, float]:
+        """Sums over all processes: ``num_tokens`` of the run; ``items`` and the metrics since the last log line."""
+        named = {"num_tokens": self.num_tokens, "items": self._items, **self._sums}
+        values = [torch.as_tensor(value).to(accelerator.device, torch.float64) for value in named.values()]
+        totals = torch.stack(values)
+        if accelerator.num_processes > 1:
+            totals = accelerator.gather(totals[None]).sum(dim=0)
+        return dict(zip(named, totals.tolist(), strict=True))
+
+    def state(self, accelerator: Any) -> dict[str, Any]:
+        """What :meth:`restore` takes. Every process must call it."""
+        return {
+            "totals": self.totals(accelerator),
+            "seconds": self.total_seconds(),
+            "logged_tokens": self._logged_tokens,
+        }
+
+    def restore(self, state: Mapping[str, Any], *, first: bool) -> None:
+        """Go on from ``state``; of several processes the ``first`` takes over the sums of all."""
+        totals = dict(state["totals"])
+        self.num_tokens, self._items = int(totals.pop("num_tokens")), totals.pop("items")
+        self._sums = totals
+        if not first:
+            self.num_tokens, self._items, self._sums = 0, 0.0, dict.fromkeys(totals, 0.0)
+        self.seconds, self._logged_tokens = state["seconds"], state["logged_tokens"]

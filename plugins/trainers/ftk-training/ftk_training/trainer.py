@@ -1,0 +1,289 @@
+"""transformers' Trainer with exact sums, cheap steps, and checkpoints that survive a kill.
+
+Tensors: B rows, T tokens, K kept positions (see the collator).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ftk import FtkError
+
+from ftk_training import checkpoints
+from ftk_training.options import TrainingOptions
+from ftk_training.order import EpochOrder
+from ftk_training.progress import Progress
+from ftk_training.quick_imports import quick_imports
+
+with quick_imports():
+    from transformers import Trainer
+    from transformers.trainer_utils import EvalLoopOutput
+
+if TYPE_CHECKING:
+    from ftk.run import Run
+    from torch import nn
+
+Batch = dict[str, torch.Tensor]
+Loss = Callable[["nn.Module", Batch], tuple[torch.Tensor, Mapping[str, torch.Tensor]]]
+"""``loss(model, batch) -> (sum of the losses of all items, {metric: sum over items})``; items are tokens or pairs."""
+Count = Callable[[Batch], torch.Tensor | int]
+"""``count(batch) -> number of items``."""
+
+
+class LossError(FtkError):
+    """The loss is no number any more."""
+
+
+class ExactTrainer(Trainer):
+    """A Trainer whose sums are exact: over gradient accumulation, over batches of an evaluation, and over a resume.
+
+    loss, count: the loss of a stage that has its own, see :data:`Loss`; without them the model's.
+    """
+
+    def __init__(self, run: Run, *, loss: Loss | None = None, count: Count | None = None, **arguments: Any) -> None:
+        self.run = run
+        self.options = run.options(TrainingOptions)
+        self.loss = loss
+        self.count = count
+        self.progress = Progress()
+        self.saving_after_epoch = False
+        self.in_epoch = False
+        self.order: EpochOrder | None = None
+        config = getattr(arguments["model"], "config", None)
+        self.use_cache_before = getattr(config, "use_cache", None)
+        super().__init__(**arguments)
+        if loss is not None:
+            self.model_accepts_loss_kwargs = True  # the step's items are counted and handed over
+            self.loss_is_scaled_for_ga = True
+
+    def can_keep_logits(self) -> bool:
+        """Whether the model can compute its logits only where somebody learns (``Collator.kept_logits``).
+
+        It can when its loss is transformers' for causal models, which takes shifted labels. A model that ignored them
+        would fail on the shapes, not go on with a wrong loss.
+        """
+        args, model = self.args, self.accelerator.unwrap_model(self.model)
+        if self.loss is not None or self.label_smoother is not None or not self.model_accepts_loss_kwargs:
+            return False
+        if not self._loss_shifts_labels or any(not hasattr(rows, "__len__") for rows in self._row_sets()):
+            return False
+        if args.n_gpu > 1 or args.torch_compile or args.use_liger_kernel or args.parallelism_config:
+            return False
+        peft_configs = getattr(model, "peft_config", None) or {}
+        if any(getattr(config, "is_prompt_learning", False) for config in peft_configs.values()):
+            return False  # tokens that the collator does not know are put in front
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        return "logits_to_keep" in inspect.signature(base.forward).parameters
+
+    def _row_sets(self) -> list[Any]:
+        evaluation = self.eval_dataset
+        sets = [self.train_dataset, *(evaluation.values() if isinstance(evaluation, dict) else [evaluation])]
+        return [rows for rows in sets if rows is not None]
+
+    # Steps
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = self.run.optimizer(self.model)
+        return super().create_optimizer(model)
+
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
+        self.progress.num_tokens += _num_tokens(inputs)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if loss.device.type == "cpu":  # elsewhere reading it would make the device wait; the log looks there
+            self.refuse_non_finite(loss.item(), self.state.global_step + 1)
+        return loss
+
+    def refuse_non_finite(self, loss: float, step: int) -> None:
+        if not math.isfinite(loss) and not self.args.logging_nan_inf_filter:
+            raise LossError(
+                f"step {step}: the loss is {loss}. Try a lower learning_rate, bf16 instead of fp16, or look for rows "
+                "without trained tokens; logging_nan_inf_filter: true goes on regardless"
+            )
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The mean loss over ``num_items_in_batch`` items, the whole step's, or over this batch's own without it."""
+        if self.loss is None or self.count is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        total, sums = self.loss(model, inputs)
+        if num_items_in_batch is None:
+            loss = total / self.count(inputs)
+        else:
+            loss = total / num_items_in_batch
+            if self.args.average_tokens_across_devices:
+                loss = loss * self.accelerator.num_processes  # which averages gradients over processes
+            self.progress.add(sums, self.count(inputs))
+        return (loss, dict(sums)) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Any:
+        if self.count is None:
+            items = super()._get_num_items_in_batch(batch_samples, device)
+            return items.clamp(min=1) if isinstance(items, torch.Tensor) else items
+        items = torch.as_tensor(sum(self.count(batch) for batch in batch_samples), device=device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            items = self.accelerator.gather(items.reshape(1)).sum()
+        return items.clamp(min=1)
+
+    @cached_property
+    def _flops_per_token(self) -> float:
+        return 6.0 * sum(parameter.numel() for name, parameter in self.model.named_parameters() if "embed" not in name)
+
+    def floating_point_ops(self, inputs: Batch) -> float:
+        """transformers' estimate, 6 per parameter and token, without walking over all modules in every step."""
+        return self._flops_per_token * sum(ids.numel() for name, ids in inputs.items() if name.endswith("input_ids"))
+
+    # Epochs
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        strategy = self.args.train_sampling_strategy
+        if strategy not in ("random", "group_by_length") or not hasattr(rows, "__len__"):
+            return super()._get_train_sampler(rows)
+        lengths = _lengths(rows) if strategy == "group_by_length" else None
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        self.order = EpochOrder(len(rows), seed, lengths=lengths, batch_size=batch_size)
+        return self.order
+
+    def _run_epoch(self, *arguments: Any, **named: Any) -> None:
+        if self.order is not None:
+            self.order.set_epoch(named["epoch"])
+        if (
+            self.state.global_step >= self.state.max_steps
+        ):  # resumed behind the last step; transformers would take one more
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*arguments, **named)
+
+    # Evaluation
+
+    @torch.no_grad()
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The mean loss over all items of all processes, whatever the batch size, and what the stage's loss reports.
+
+        Keeps no predictions, so memory does not grow. Leaves the random state as it was, so that evaluating more
+        often does not change the training.
+        """
+        random_state = torch.get_rng_state()
+        model = self._wrap_model(self.model, training=False)
+        if not self.is_in_train and self.is_deepspeed_enabled:
+            model = self.accelerator.prepare(model)
+        if not self.is_in_train and (self.args.bf16_full_eval or self.args.fp16_full_eval):
+            dtype = torch.bfloat16 if self.args.bf16_full_eval else torch.float16
+            model = model.to(dtype=dtype, device=self.args.device)
+        model.eval()
+        sums: dict[str, torch.Tensor] = {
+            name: torch.zeros((), dtype=torch.float64) for name in ("rows", "items", "loss")
+        }
+        for inputs in dataloader:
+            for name, value in self._evaluate_batch(model, self._prepare_inputs(inputs)).items():
+                sums[name] = sums.get(name, 0) + torch.as_tensor(value, dtype=torch.float64).cpu()
+        torch.set_rng_state(random_state)
+        return self._summed_up(sums, metric_key_prefix)
+
+    def _evaluate_batch(self, model: nn.Module, inputs: Batch) -> dict[str, Any]:
+        """Sums over the items of a batch."""
+        items = self.count(inputs) if self.count else _num_trained(inputs)
+        rows = len(next(iter(inputs.values())))
+        if not items:
+            return {"rows": rows, "items": 0}
+        wants_outputs = self.options.compute_accuracy or self.loss is not None
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(model, dict(inputs), return_outputs=wants_outputs)
+        loss, outputs = loss if wants_outputs else (loss, {})
+        sums: dict[str, Any] = {"rows": rows, "items": items, "loss": loss.double() * items}
+        if self.loss is not None:
+            sums |= outputs
+        elif self.options.compute_accuracy:
+            sums["accuracy"] = _num_right(outputs["logits"], inputs)
+        return sums
+
+    def _summed_up(self, sums: dict[str, torch.Tensor], prefix: str) -> EvalLoopOutput:
+        if self.args.world_size > 1:
+            names = sorted(sums)
+            gathered = self.accelerator.gather(
+                torch.stack([sums[name].double() for name in names]).to(self.args.device)[None]
+            )
+            sums = dict(zip(names, gathered.sum(dim=0).cpu(), strict=True))
+        items = max(float(sums["items"]), 1.0)
+        metrics = {
+            f"{prefix}_{name}": float(value) / items for name, value in sums.items() if name not in ("rows", "items")
+        }
+        if self.loss is None:
+            metrics[f"{prefix}_perplexity"] = math.exp(min(metrics[f"{prefix}_loss"], 700))
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=int(sums["rows"]))
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save now, or at the end of the epoch when this was its last step.
+
+        What happens at the end of an epoch (evaluation, log) then stands in the checkpoint, and is not done again or
+        left out after a resume.
+        """
+        if self.in_epoch and float(self.state.epoch or 0).is_integer():
+            self.saving_after_epoch = True
+            return
+        self.refuse_non_finite(self._tr_loss.item(), self.state.global_step)
+        self.store_flos()
+        checkpoints.save(self)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Weights and tokenizer; not the pickled arguments that transformers puts beside them."""
+        checkpoints.save_weights(self, output_dir or self.args.output_dir, state_dict)
+
+    def create_model_card(self, *arguments: Any, **named: Any) -> None:
+        """ftk writes its own."""
+
+    # Log
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            self.refuse_non_finite(logs["loss"], self.state.global_step)
+            logs |= self.progress.since_log(time.monotonic(), self.accelerator)
+        super().log(logs, start_time)
+
+
+def _lengths(rows: Any) -> list[int]:
+    """Tokens of each row, from rows that know it (``lengths_N``) or by looking at each."""
+    if hasattr(rows, "lengths_N"):
+        return [int(length) for length in rows.lengths_N]
+    return [len(row["input_ids"]) for row in rows]
+
+
+def _num_tokens(inputs: Batch) -> torch.Tensor | int:
+    """Tokens of a batch without padding, where a mask says what that is."""
+    masks = [mask for name, mask in inputs.items() if name.endswith("attention_mask")]
+    if masks:
+        return sum(mask.sum() for mask in masks)
+    return sum(ids.numel() for name, ids in inputs.items() if name.endswith("input_ids"))
+
+
+def _num_trained(inputs: Batch) -> int:
+    labels = inputs["shift_labels"] if "shift_labels" in inputs else inputs["labels"][..., 1:]
+    return int((labels != -100).sum())
+
+
+def _num_right(logits_BTV: torch.Tensor, inputs: Batch) -> torch.Tensor:
+    """How many trained tokens are the most likely ones. With kept logits T is K."""
+    predicted = logits_BTV.argmax(dim=-1)
+    if "shift_labels" in inputs:
+        labels = inputs["shift_labels"]
+    else:
+        labels, predicted = inputs["labels"][..., 1:], predicted[..., :-1]
+    return ((predicted == labels) & (labels != -100)).sum()

@@ -1,0 +1,315 @@
+"""A run that is killed and started again. Reference: the same run, undisturbed; every logged number must be the same.
+
+The killed runs are real processes: one process imports torch once and forks a child for each start, because a start
+from nothing takes seconds. A child runs as ``ftk run`` does and gets SIGKILL from its parent.
+"""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from ftk import CheckpointError, rundir
+from ftk_training import checkpoints
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+
+SETTINGS = {
+    "model_name_or_path": "ftk://random/llama?attention_dropout=0.1",
+    "finetuning_type": "full",
+    "template": "chatml",
+    "max_steps": 11,
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 2,
+    "logging_steps": 3,
+    "save_strategy": "steps",
+    "save_steps": 2,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 2,
+}
+TIMES = ("seconds", "tokens_per_second", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+
+
+def rows_file(folder, count=7):
+    """An odd number of rows of uneven lengths, so that epochs end in the middle of everything."""
+    path = folder / "uneven.json"
+    rows = [
+        {"instruction": "count " * (1 + number % 3), "output": "one two " * (1 + number)} for number in range(count)
+    ]
+    path.write_text(json.dumps(rows))
+    return str(path)
+
+
+def log_of(folder):
+    """The log without what differs from run to run."""
+    lines = [json.loads(line) for line in (folder / "trainer_log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def keep_only(folder, step):
+    """Leave a run directory as a kill after ``checkpoint-STEP`` leaves it."""
+    for path in checkpoints.checkpoints_of(folder):
+        if int(path.name.split("-")[1]) > step:
+            shutil.rmtree(path)
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "status": "running"}))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums over another number of threads round differently; the forked children have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def undisturbed(ftk_run, tmp_path):
+    return ftk_run(**SETTINGS, dataset=rows_file(tmp_path)).folder
+
+
+@pytest.mark.parametrize("step", [2, 4, 8, 10, 11])
+def test_the_losses_after_a_resume_are_those_of_the_undisturbed_run(ftk_run, tmp_path, undisturbed, step):
+    """4 and 8 are the ends of epochs; logging every 3 steps never meets a checkpoint; 11 is the last step."""
+    wanted, weights = log_of(undisturbed), (undisturbed / "model.safetensors").read_bytes()
+    keep_only(undisturbed, step)
+    again = ftk_run(**SETTINGS, dataset=rows_file(tmp_path))
+    assert log_of(again.folder) == wanted
+    assert (again.folder / "model.safetensors").read_bytes() == weights
+    assert again.record["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"train_sampling_strategy": "group_by_length"},
+        {"disable_shuffling": True},
+        {"eval_strategy": "epoch", "val_size": 2, "logging_strategy": "epoch", "save_steps": 1},
+        {"finetuning_type": "lora", "lora_dropout": 0.2, "neftune_noise_alpha": 5.0},
+        {"dataloader_num_workers": 1},
+        {"model_name_or_path": "ftk://random/llama?tie_word_embeddings=true"},
+        {"model_name_or_path": "ftk://random/mixtral"},
+        {"model_name_or_path": "ftk://random/qwen3_moe", "finetuning_type": "lora"},
+        {"optim": "adafactor", "max_steps": -1, "num_train_epochs": 2.5},
+    ],
+    ids=lambda more: str(next(iter(more.items()))),
+)
+def test_a_resume_is_exact_with(ftk_run, tmp_path, more):
+    settings = {**SETTINGS, **more, "dataset": rows_file(tmp_path)}
+    folder = ftk_run(**settings).folder
+    wanted = log_of(folder)
+    keep_only(folder, 4)
+    assert log_of(ftk_run(**settings).folder) == wanted
+
+
+def test_the_result_of_a_model_with_experts_has_the_published_layout(ftk_run, tmp_path):
+    """Programs that serve models look for a matrix of each expert; checkpoints have them all in one."""
+    settings = {**SETTINGS, "model_name_or_path": "ftk://random/mixtral", "max_steps": 2}
+    folder = ftk_run(**settings, dataset=rows_file(tmp_path)).folder
+    expert = "model.layers.0.block_sparse_moe.experts.0.w1.weight"
+    with (
+        safe_open(folder / "model.safetensors", "pt") as result,
+        safe_open(folder / "checkpoint-2" / "model.safetensors", "pt") as checkpoint,
+    ):
+        assert expert in result.keys()  # noqa: SIM118
+        assert expert not in checkpoint.keys()  # noqa: SIM118
+    again, info = AutoModelForCausalLM.from_pretrained(folder / "checkpoint-2", output_loading_info=True)
+    assert not info["missing_keys"]
+    for name, weight in AutoModelForCausalLM.from_pretrained(folder).state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], weight, rtol=0, atol=0)
+
+
+ZYGOTE = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import ftk_training.fitting, ftk_hf.loading, transformers.models.llama.modeling_llama
+from ftk.run import execute
+from ftk.testing.runs import plan_in
+
+settings, kills, seconds, seed = json.loads(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+rng, killed, started, folder = random.Random(seed), 0, 0, Path.cwd()
+while True:
+    out = folder / f"out-{started}"
+    while True:
+        child = os.fork()
+        if child == 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            try:
+                execute(plan_in(folder, **settings, output_dir=str(out)))
+                os._exit(0)
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+                os._exit(1)
+        if killed < kills:
+            time.sleep(rng.uniform(0.02, seconds))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            killed += 1
+            continue
+        if os.WEXITSTATUS(status):
+            sys.exit(1)
+        break
+    started += 1
+    if killed >= kills:
+        print(json.dumps([killed, started]))
+        break
+"""
+
+
+def test_no_instant_of_a_kill_changes_a_loss(ftk_run, tmp_path, undisturbed):
+    """Ten kills, spread by a fixed seed over the time that a whole run takes."""
+    seconds = json.loads((undisturbed / "all_results.json").read_text())["train_runtime"] + 0.3
+    settings = {**SETTINGS, "dataset": rows_file(tmp_path)}
+    command = [sys.executable, "-c", ZYGOTE, json.dumps(settings), "10", str(seconds), "7"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    killed, started = json.loads(done.stdout.splitlines()[-1])
+    assert killed == 10
+    for number in range(started):
+        out = tmp_path / f"out-{number}"
+        assert log_of(out) == log_of(undisturbed)
+        assert (out / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
+        assert not list(out.glob(f"{rundir.ASIDE}*"))
+
+
+def test_a_damaged_checkpoint_is_skipped_and_the_log_says_why(ftk_run, tmp_path, undisturbed, caplog):
+    wanted = log_of(undisturbed)
+    keep_only(undisturbed, 8)
+    weights = undisturbed / "checkpoint-8" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with caplog.at_level(logging.INFO, logger="ftk"):
+        again = ftk_run(**SETTINGS, dataset=rows_file(tmp_path))
+    lines = [record.getMessage() for record in caplog.records if "checkpoint-8" in record.getMessage()]
+    assert len(lines) == 1
+    assert "model.safetensors has changed" in lines[0]
+    assert "checkpoint-6 is used instead" in lines[0]
+    assert log_of(again.folder) == wanted
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_at_the_beginning(ftk_run, tmp_path, undisturbed):
+    wanted = log_of(undisturbed)
+    keep_only(undisturbed, 0)
+    assert log_of(ftk_run(**SETTINGS, dataset=rows_file(tmp_path)).folder) == wanted
+
+
+def test_half_a_line_in_the_log_does_no_harm(ftk_run, tmp_path, undisturbed):
+    wanted = log_of(undisturbed)
+    keep_only(undisturbed, 8)
+    with (undisturbed / "trainer_log.jsonl").open("a") as file:
+        file.write('{"step": 1')
+    assert log_of(ftk_run(**SETTINGS, dataset=rows_file(tmp_path)).folder) == wanted
+
+
+def test_asking_for_a_checkpoint_that_is_not_there_is_an_error(ftk_run, tmp_path):
+    with pytest.raises(CheckpointError, match="there is no complete checkpoint"):
+        ftk_run(**SETTINGS, dataset=rows_file(tmp_path), resume_from_checkpoint=True)
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        ftk_run(**SETTINGS, dataset=rows_file(tmp_path), resume_from_checkpoint=str(tmp_path / "nowhere"))
+
+
+def test_a_checkpoint_without_optimizer_cannot_be_resumed(ftk_run, tmp_path):
+    folder = ftk_run(**SETTINGS, dataset=rows_file(tmp_path), save_only_model=True).folder
+    assert not list(folder.glob("checkpoint-*/optimizer*"))
+    with pytest.raises(CheckpointError, match="save_only_model"):
+        ftk_run(**SETTINGS, dataset=rows_file(tmp_path), resume_from_checkpoint=str(folder / "checkpoint-4"))
+
+
+def test_a_finished_run_can_be_trained_on(ftk_run, tmp_path, undisturbed):
+    longer = {**SETTINGS, "max_steps": 13, "dataset": rows_file(tmp_path), "resume_from_checkpoint": True}
+    folder = ftk_run(**longer).folder
+    assert [line["step"] for line in log_of(folder)] == [3, 6, 9, 11, 12, 13]
+
+
+def test_save_total_limit_keeps_the_newest_and_the_best(ftk_run, tmp_path):
+    """The loss falls, and greater is called better, so the first evaluation is the best."""
+    more = {"eval_strategy": "steps", "eval_steps": 2, "val_size": 2, "save_total_limit": 2}
+    more |= {"load_best_model_at_end": True, "greater_is_better": True}
+    folder = ftk_run(**{**SETTINGS, **more}, dataset=rows_file(tmp_path)).folder
+    losses = {line["step"]: line["eval_loss"] for line in log_of(folder) if "eval_loss" in line}
+    best = max(losses, key=losses.get)
+    kept = [path.name for path in checkpoints.checkpoints_of(folder)]
+    assert kept == [f"checkpoint-{best}", "checkpoint-11"] == ["checkpoint-2", "checkpoint-11"]
+    assert (folder / "model.safetensors").read_bytes() == (folder / f"checkpoint-{best}/model.safetensors").read_bytes()
+
+
+FULL_DISK = """
+import json, resource, sys
+from pathlib import Path
+from ftk.errors import CheckpointError
+from ftk.run import execute
+from ftk.testing.runs import plan_in
+import ftk_training.checkpoints as checkpoints
+save = checkpoints.save
+def limited(trainer):
+    if trainer.state.global_step == 4:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+    return save(trainer)
+checkpoints.save = limited
+try:
+    execute(plan_in(Path.cwd(), **json.loads(sys.argv[1])))
+except CheckpointError as error:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("room", [100_000, 1_000_000, 2_000_000], ids=["tokenizer", "weights", "optimizer"])
+def test_a_write_that_fails_is_one_line_and_earlier_checkpoints_stay(tmp_path, room):
+    """A limit on the size of files stands in for a full disk: writes fail in the same places."""
+    settings = {**SETTINGS, "dataset": rows_file(tmp_path)}
+    command = [sys.executable, "-c", FULL_DISK, json.dumps(settings), str(room)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    said = [line for line in done.stdout.splitlines() if not line.startswith("step ")]
+    assert len(said) == 1, done.stdout + done.stderr[-2000:]
+    assert "checkpoint-4: cannot be written" in said[0]
+    assert "start the same command again" in said[0]
+    left = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
+    assert left == {"checkpoint-2"}
+    assert rundir.damage(tmp_path / "out" / "checkpoint-2") == ""
+
+
+TWO_PROCESSES = """
+import json, sys
+from pathlib import Path
+from ftk.run import Run
+from ftk.testing.runs import plan_in
+from ftk_training.fitting import fit
+run = Run(plan_in(Path(sys.argv[2]), **json.loads(sys.argv[1])))
+run.output_dir.mkdir(exist_ok=True)
+run.continues = bool(checkpoints := list(run.output_dir.glob("checkpoint-*")))
+fit(run)
+"""
+
+
+def test_two_processes_train_as_one_with_twice_the_batch_and_resume_exactly(ftk_run, tmp_path):
+    settings = {**SETTINGS, "model_name_or_path": "ftk://random/llama", "dataset": rows_file(tmp_path, 8)}
+    settings |= {"disable_shuffling": True, "max_steps": 5, "logging_steps": 2, "ddp_backend": "gloo"}
+    one = ftk_run(**{**settings, "per_device_train_batch_size": 2}, output_dir=str(tmp_path / "one")).folder
+    (tmp_path / "two.py").write_text(TWO_PROCESSES)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "two.py"]
+
+    def run_two():
+        arguments = [*command, json.dumps(settings), str(tmp_path)]
+        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return log_of(tmp_path / "out")
+
+    two = run_two()
+    for ours, reference in zip(two, log_of(one), strict=True):
+        assert ours == pytest.approx(reference, rel=1e-4)
+    newest = tmp_path / "out" / "checkpoint-2"
+    assert {path.name for path in newest.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+    assert rundir.damage(newest) == ""
+    for path in checkpoints.checkpoints_of(tmp_path / "out"):
+        if path != newest:
+            shutil.rmtree(path)
+    assert run_two() == two
