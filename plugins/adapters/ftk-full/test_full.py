@@ -1,0 +1,49 @@
+"""Full fine-tuning against the model that was loaded: the same values, all of them learning."""
+
+import pytest
+import torch
+from ftk.errors import ConfigError
+from ftk.run import Run
+from ftk.testing import check_plugin
+from ftk.testing.runs import plan_in
+
+
+def make(tmp_path, **settings):
+    return Run(plan_in(tmp_path, **{"finetuning_type": "full", **settings}))
+
+
+def test_the_plugin_keeps_the_contract():
+    assert check_plugin("full")
+
+
+@pytest.mark.parametrize(
+    ("settings", "dtype"),
+    [({}, torch.float32), ({"bf16": True}, torch.float32), ({"pure_bf16": True}, torch.bfloat16)],
+)
+def test_every_parameter_learns_in_float32_unless_pure_bf16(tmp_path, settings, dtype):
+    run = make(tmp_path, model_name_or_path="ftk://random/llama?dtype=bfloat16", **settings)
+    loaded = run._loader.load_model(run).state_dict()
+    model = run.model(trainable=True)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded[name].to(dtype)), name
+
+
+def test_tied_weights_stay_tied(tmp_path):
+    model = make(tmp_path, model_name_or_path="ftk://random/llama?dtype=bfloat16&tie_word_embeddings=true").model(
+        trainable=True
+    )
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+
+
+def test_a_model_that_answers_is_left_as_it_was_loaded(tmp_path):
+    model = make(tmp_path, model_name_or_path="ftk://random/llama?dtype=bfloat16").model(trainable=False)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("key", [{"adapter_name_or_path": "some/adapter"}, {"quantization_bit": 4}])
+def test_adapters_and_quantised_models_are_refused(tmp_path, key):
+    with pytest.raises(ConfigError, match=f"adapter:full and {next(iter(key))} exclude each other"):
+        make(tmp_path, **key)

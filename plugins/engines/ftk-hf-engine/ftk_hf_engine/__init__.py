@@ -1,0 +1,20 @@
+"""The default inference engine: transformers' own generation, on any device, with any adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import ftk
+from ftk_data import TemplateOptions
+
+
+@ftk.hookimpl
+def ftk_inference_engines() -> Iterator[ftk.Engine]:
+    yield ftk.Engine(
+        "huggingface",
+        target="ftk_hf_engine.engine:build",
+        default=True,
+        options=TemplateOptions,
+        reads=("use_cpu",),
+        summary="transformers' own generation",
+    )

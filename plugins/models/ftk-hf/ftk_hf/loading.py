@@ -1,0 +1,189 @@
+"""Tokenizers and causal language models through transformers' auto classes.
+
+``load_tokenizer`` is what a run asks for first, so it checks everything that can be checked without reading weights:
+a missing file is reported before the data is tokenised, not after.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from ftk import ModelError, Tokens
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as logs
+
+from ftk_hf import HfOptions
+from ftk_hf.explaining import explained
+from ftk_hf.folders import check_folder, has_weights, local_folder
+
+if TYPE_CHECKING:
+    from ftk.run import Run
+    from ftk.specs import Adapter
+
+log = logging.getLogger("ftk.hf")
+
+ATTENTION = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
+
+
+def load_tokenizer(run: Run) -> Tokens:
+    """The tokenizer, with a padding token whatever the model brings.
+
+    A tokenizer without one pads with its end token, or its unknown token when it has no end either; that is safe
+    because rows carry their own labels and attention mask.
+    Raises ModelError for whatever is missing, the weights included.
+    """
+    _config(run)
+    with explained(_where(run)):
+        tokenizer = AutoTokenizer.from_pretrained(_name(run), **_access(run))
+    if not len(tokenizer):
+        raise ModelError(f"{_where(run)}: its tokenizer knows no words. Is tokenizer.json or tokenizer.model missing?")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        if tokenizer.pad_token is None:
+            raise ModelError(f"{_where(run)}: its tokenizer has no end token. Set eos_token in tokenizer_config.json")
+    return Tokens(tokenizer)
+
+
+def load_model(run: Run) -> Any:
+    """The causal language model, quantised and patched as the run says, on the CPU unless ``device_map`` spreads it.
+
+    Raises ModelError when it cannot be loaded, or when weights are missing that would otherwise be random.
+    """
+    options = run.options(HfOptions)
+    config = run.patch_config(copy.deepcopy(_config(run)))
+    arguments: dict[str, Any] = {"dtype": _dtype(run)}
+    if options.flash_attn in ATTENTION:
+        arguments["attn_implementation"] = ATTENTION[options.flash_attn]
+    with explained(_where(run)), _bars_for_large(run):
+        if _is_random(run):
+            return _random_model(run, config, arguments)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            _name(run),
+            config=config,
+            quantization_config=run.quantization_config(),
+            output_loading_info=True,
+            **arguments,
+            **_access(run),
+            **_placement(run),
+        )
+    if info["missing_keys"]:
+        names = sorted(info["missing_keys"])
+        raise ModelError(
+            f"{_where(run)}: {len(names)} weights are missing in its files, for instance {names[0]}. "
+            "Is it a whole causal language model?"
+        )
+    _compare_vocabularies(run, model)
+    return model
+
+
+def _random_model(run: Run, config: Any, arguments: dict[str, Any]) -> Any:
+    dtype = torch.float32 if arguments["dtype"] == "auto" else arguments["dtype"]
+    with torch.random.fork_rng():
+        torch.manual_seed(run.seed)
+        model = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=run.options(HfOptions).trust_remote_code, **{**arguments, "dtype": dtype}
+        )
+    log.info("%s: %s random weights", run.model_path, f"{model.num_parameters():,}")
+    return model
+
+
+def _config(run: Run) -> Any:
+    """The model's config, read once, after its folder has been checked."""
+
+    def read() -> Any:
+        folder = local_folder(run.model_path, _where(run))
+        if folder:
+            check_folder(folder, _where(run), weights=not run.options(HfOptions).train_from_scratch)
+        with explained(_where(run)):
+            config = AutoConfig.from_pretrained(_name(run), **_access(run))
+        known = type(config) in AutoModelForCausalLM._model_mapping
+        if not known and "AutoModelForCausalLM" not in getattr(config, "auto_map", {}):
+            raise ModelError(f"{_where(run)}: {config.model_type} is no causal language model")
+        return config
+
+    return run.once("ftk_hf.config", read)
+
+
+def _where(run: Run) -> str:
+    return run.plan.where("model_name_or_path")
+
+
+def _name(run: Run) -> str:
+    folder = local_folder(run.model_path, _where(run))
+    return str(folder) if folder else run.model_path
+
+
+def _access(run: Run) -> dict[str, Any]:
+    """How files are reached. A folder is read without asking the hub for anything."""
+    options = run.options(HfOptions)
+    arguments: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}
+    if local_folder(run.model_path, _where(run)):
+        return {**arguments, "local_files_only": True}
+    reached = {"revision": options.model_revision, "cache_dir": options.cache_dir, "token": options.hf_hub_token}
+    return {**arguments, **reached}
+
+
+def _is_random(run: Run) -> bool:
+    """``train_from_scratch`` holds for the training run; afterwards its result, which has weights, is loaded."""
+    if not run.options(HfOptions).train_from_scratch:
+        return False
+    folder = local_folder(run.model_path, _where(run))
+    return run.plan.one("trainer") is not None or (folder is not None and not has_weights(folder))
+
+
+def _dtype(run: Run) -> Any:
+    """The type of the weights; ``auto`` is the one they are stored in.
+
+    In mixed precision only weights that stay frozen are rounded to the type of the computation. Where the whole model
+    is saved, weights learn, and rounding them before they are float32 would lose what the files hold.
+    """
+    if run.plan.one("trainer") is None:
+        chosen = run.options(HfOptions).infer_dtype
+        return "auto" if chosen == "auto" else getattr(torch, chosen)
+    if _value(run, "pure_bf16"):
+        return torch.bfloat16
+    adapter = cast("Adapter | None", run.plan.one("adapter"))
+    if adapter is None or adapter.saves == "model":
+        return "auto"
+    if _value(run, "bf16"):
+        return torch.bfloat16
+    return torch.float16 if _value(run, "fp16") else "auto"
+
+
+def _placement(run: Run) -> dict[str, Any]:
+    """Where a model goes that only answers: over the accelerators, memory and disk. Training places its own."""
+    alone = run.plan.one("trainer") is None and run.plan.one("engine") is not None
+    if not alone or not torch.accelerator.is_available() or _value(run, "use_cpu") or "WORLD_SIZE" in os.environ:
+        return {}
+    return {"device_map": "auto", "offload_folder": run.options(HfOptions).offload_folder}
+
+
+@contextmanager
+def _bars_for_large(run: Run) -> Iterator[None]:
+    """Progress bars where loading takes a while: for downloads, and for folders above a gigabyte."""
+    folder = local_folder(run.model_path, _where(run))
+    shown = logs.is_progress_bar_enabled()
+    if shown and folder and sum(path.stat().st_size for path in folder.glob("*.*")) < 2**30:
+        logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logs.enable_progress_bar()
+
+
+def _value(run: Run, key: str) -> Any:
+    """An option of ftk-training, None in an installation that only answers."""
+    return run.value(key) if key in run.plan.registry.options else None
+
+
+def _compare_vocabularies(run: Run, model: Any) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(run.tokenizer) > rows:
+        log.warning("%s: the tokenizer knows %d tokens, the model %d", run.model_path, len(run.tokenizer), rows)
