@@ -15,26 +15,26 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from topics import counting, facts, manners, reading, refusals, stories, talk, words
-from topics.turns import Exchange, Turn
+from topics import animals, counting, facts, identity, manners, reading, refusals, stories, talk, words
+from topics.turns import Exchange, is_invented
 
 Chat = dict[str, Any]
 
-# topic | share. Shares follow how many different things the topic has to say, not how important it is.
+# topic | share. Shares follow how hard a topic is to learn: what is copied or counted needs more than what is known.
 TOPICS: list[tuple[Callable[[Random], Exchange], float]] = [
-    (talk.identity, 6), (talk.patter, 6), (talk.feelings, 2), (talk.introduction, 2.5), (talk.opinions, 2), (talk.offer, 1.5),
-    (facts.animal_fact, 9), (facts.animal_talk, 5), (facts.animal_ability, 3), (facts.colours, 6), (facts.foods, 3),
-    (facts.members, 2), (facts.capitals, 5), (facts.family_and_body, 3), (facts.weather, 3), (facts.definitions, 5),
-    (words.opposites, 4), (words.forms, 4), (words.spelling, 2), (words.repeating, 6), (words.sentences, 2), (words.patterns, 1),
-    (counting.counting, 2.5), (counting.neighbours, 1.5), (counting.sums, 7), (counting.story_sums, 2),
-    (counting.comparing, 3), (counting.calendar, 4), (counting.quantity, 1),
-    (stories.story, 5), (stories.jokes, 1), (stories.poems, 1), (stories.invitation, 0.7),
-    (reading.where, 2.5), (reading.having, 3), (reading.order, 2.5), (reading.recall, 3),
-    (refusals.unknown, 6), (refusals.tasks, 1.5), (refusals.hard_sums, 2), (refusals.unkind, 0.6), (refusals.nonsense, 1),
+    *[(identity.identity, 8), (talk.patter, 7), (talk.feelings, 2), (talk.introduction, 4), (identity.opinions, 2)],
+    *[(talk.walk, 1.5), (animals.fact, 6), (animals.conversation, 5), (animals.ability, 2), (facts.colours, 6)],
+    *[(facts.foods, 3), (facts.members, 2.5), (facts.capitals, 5), (facts.family_and_body, 3), (facts.weather, 2)],
+    *[(facts.definitions, 5), (words.opposites, 4), (words.forms, 5), (words.spelling, 3), (words.repeating, 10)],
+    *[(words.sentences, 2), (words.patterns, 1), (counting.counting, 5), (counting.neighbours, 3), (counting.sums, 9)],
+    *[(counting.story_sums, 4), (counting.comparing, 4), (counting.calendar, 6), (counting.quantity, 1)],
+    *[(stories.story, 5), (stories.jokes, 1), (stories.poems, 1), (stories.invitation, 1), (reading.where, 4)],
+    *[(reading.having, 4), (reading.order, 4), (reading.recall, 5), (refusals.unknown, 6), (refusals.tasks, 2)],
+    *[(refusals.hard_sums, 1.5), (refusals.unkind, 0.6), (refusals.nonsense, 0.7)],
 ]
 FUNCTIONS = [topic for topic, _ in TOPICS]
 SHARES = [share for _, share in TOPICS]
-MAX_WORDS = 130  # keeps a chat under some 200 tokens
+MAX_WORDS = 150  # keeps a chat under some 280 tokens
 
 
 def draw(rng: Random) -> tuple[str, Exchange]:
@@ -44,7 +44,7 @@ def draw(rng: Random) -> tuple[str, Exchange]:
         return manners.secret(rng)
     if kind < 0.06:
         told, asked = reading.memory(rng)
-        return "", told + _topic(rng) + asked
+        return "", [told, *_topic(rng), asked]
     if kind < 0.065:
         return "", reading.forgotten(rng)
     exchange = [turn for _ in range(rng.choice([1, 1, 1, 2, 2, 3])) for turn in _topic(rng)]
@@ -63,6 +63,8 @@ def worn(rng: Random, user: str) -> str:
     """The question as people type it: no capital, no question mark, a `please` or a `hey` in front."""
     if ":" in user or '"' in user:
         return user  # copying games: the text is meant letter by letter
+    if any(is_invented(word) for word in re.findall(r"\w+", user)):
+        return user  # nobody could tell from `zukomi` how Zukomi is written
     chance = rng.random()
     if chance < 0.08:
         return user.lower()
@@ -72,7 +74,7 @@ def worn(rng: Random, user: str) -> str:
         return re.sub(r"[.?!]$", "", user).lower()
     if chance < 0.28 and user.endswith("?"):
         start = user if user.startswith("I ") else user[0].lower() + user[1:]
-        return rng.choice(["Hey, ", "Please, ", "Tiny, ", "So, ", "Hi! ", "Hmm, "]) + start
+        return rng.choice(["Hey, ", "Please, ", "Tiny, ", "So, ", "Hi! ", "Hello, ", "Hmm, "]) + start
     return user
 
 
@@ -86,7 +88,7 @@ def chats(seed: int, count: int) -> Iterator[Chat]:
             messages.append({"role": "user", "content": worn(rng, turn.user)})
             messages.append({"role": "assistant", "content": turn.reply})
         key = json.dumps(messages)
-        if key in seen or len(key.split()) > MAX_WORDS * 2:
+        if key in seen or sum(len(message["content"].split()) for message in messages) > MAX_WORDS:
             continue
         seen.add(key)
         yield {"messages": messages}
@@ -128,9 +130,11 @@ def write(out: Path, count: int, seed: int, alpaca: bool) -> tuple[int, int]:
 def _entry(file_name: str, alpaca: bool) -> dict[str, Any]:
     """How dataset_info.json describes the file, in LLaMA-Factory's words."""
     if alpaca:
-        columns = {"prompt": "instruction", "query": "input", "response": "output", "system": "system", "history": "history"}
+        columns = {"prompt": "instruction", "query": "input", "response": "output"}
+        columns |= {"system": "system", "history": "history"}
         return {"file_name": file_name, "columns": columns}
-    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
+    tags = {"role_tag": "role", "content_tag": "content"}
+    tags |= {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
     return {"file_name": file_name, "formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
 
 
@@ -138,7 +142,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--count", type=int, default=30_000)
+    parser.add_argument("--count", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--alpaca", action="store_true", help="write alpaca rows instead of messages")
     args = parser.parse_args()

@@ -5,7 +5,10 @@ Without them text of real data sets, and the data of the quickstart, would fall 
 
 from __future__ import annotations
 
-COMMON_WORDS = """the of and to in is that it for was on are as with they be at one have this from or had by word but
+from .turns import word_list
+
+COMMON_WORDS = word_list("""
+the of and to in is that it for was on are as with they be at one have this from or had by word but
 what some we can out other were all there when up use your how said an each she which do their time if will way about
 many then them write would like so these her long make thing see him two has look more day could go come did number
 sound no most people my over know water than call first who may down side been now find any new work part take get place
@@ -31,10 +34,13 @@ information important different several possible person human health energy hist
 technology development research science education environment community experience ability analysis approach benefit
 increase reduce improve support understand consider require allow available according however therefore because
 although another without within between against toward across among something nothing everything someone anyone
-made plugins configs rows runs tokens models adapters options commands files folders weights layers steps small""".split()
+made plugins configs rows runs tokens models adapters options commands files folders weights layers steps small
+""")
 
-FRAGMENTS = """ftk train.yaml config.yaml data.json --help --version --dry-run ftk_lora run.json README.md main.py
+FRAGMENTS = word_list("""
+ftk train.yaml config.yaml data.json --help --version dry-run --dry-run fine-tuning ftk_lora run.json README.md main.py
 pip install plugins list options schema model.safetensors 0.1 1e-4 learning_rate lora_rank cutoff_len output_dir
 model_name_or_path finetuning_type num_train_epochs /home/user {"key":"value"} [1,2,3] print("hello") def return import
 class for if else None True False x=1 a+b=c http://localhost:8000 @ftk.option #1 50% $5 c++ ftk:// tiny-chat
-LoRA YAML JSON CPU GPU HTML API SQL""".split()
+LoRA YAML JSON CPU GPU HTML API SQL
+""")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .turns import pairs, table
+from .turns import pairs, table, word_list
 
 # name | plural | sound | home | food | legs | size | covering | young | can | cannot
 ANIMALS = table("""
@@ -85,7 +85,7 @@ a plum | purple
 a grape | purple
 lavender | purple
 """)
-COLOUR_NAMES = "red blue green yellow white black brown orange pink purple grey".split()
+COLOUR_NAMES = word_list("red blue green yellow white black brown orange pink purple grey")
 MIXES = table("""
 red | blue | purple
 blue | yellow | green
@@ -127,16 +127,20 @@ KINDS = {
     "season": ["spring", "summer", "autumn", "winter"],
 }
 
-CAPITALS = pairs("""France/Paris, Italy/Rome, Spain/Madrid, Germany/Berlin, England/London, Japan/Tokyo, China/Beijing,
+CAPITALS = pairs("""
+France/Paris, Italy/Rome, Spain/Madrid, Germany/Berlin, England/London, Japan/Tokyo, China/Beijing,
 Russia/Moscow, Greece/Athens, Egypt/Cairo, Portugal/Lisbon, Austria/Vienna, Poland/Warsaw, Norway/Oslo,
 Sweden/Stockholm, Finland/Helsinki, Denmark/Copenhagen, Ireland/Dublin, Kenya/Nairobi, Cuba/Havana, Peru/Lima,
-Canada/Ottawa, India/New Delhi, Hungary/Budapest, Belgium/Brussels, Turkey/Ankara, Thailand/Bangkok, Chile/Santiago""")
+Canada/Ottawa, India/New Delhi, Hungary/Budapest, Belgium/Brussels, Turkey/Ankara, Thailand/Bangkok, Chile/Santiago
+""")
 
-OPPOSITES = pairs("""big small, hot cold, up down, day night, good bad, fast slow, happy sad, old young, wet dry,
-open closed, full empty, hard soft, light dark, long short, loud quiet, near far, high low, clean dirty, rich poor,
-strong weak, early late, first last, left right, yes no, black white, thick thin, easy difficult, in out, on off,
-love hate, start stop, push pull, buy sell, win lose, give take, warm cool, true false, sweet sour, brave afraid,
-heavy light, before after, inside outside, always never, asleep awake, laugh cry, float sink, above below""")
+OPPOSITES = pairs("""
+big/small, hot/cold, up/down, day/night, good/bad, fast/slow, happy/sad, old/young, wet/dry, open/closed, full/empty,
+hard/soft, light/dark, long/short, loud/quiet, near/far, high/low, clean/dirty, rich/poor, strong/weak, early/late,
+first/last, left/right, yes/no, black/white, thick/thin, easy/difficult, in/out, on/off, love/hate, start/stop,
+push/pull, buy/sell, win/lose, give/take, warm/cool, true/false, sweet/sour, brave/afraid, heavy/light, before/after,
+inside/outside, always/never, asleep/awake, laugh/cry, float/sink, above/below
+""")
 
 # thing with article | what it is
 DEFINITIONS = table("""
@@ -147,6 +151,9 @@ a book | a thing with pages that you read
 a pen | a thing that you write with
 a cup | a thing that you drink from
 a spoon | a thing that you eat soup with
+a fork | a thing that you eat with
+a plate | a flat thing that you eat from
+a bottle | a thing that holds water or milk
 a knife | a thing that you cut with
 a clock | a thing that shows the time
 a lamp | a thing that gives light
@@ -199,6 +206,11 @@ a word | a small piece of language
 a number | a thing that you count with
 a computer | a machine that works with numbers and words
 a phone | a thing that lets you talk to people far away
+a ball | a round thing that you play with
+a doll | a small toy that looks like a person
+a garden | a place where flowers grow
+a kitchen | a place where you cook
+a shop | a place where you buy things
 a hat | a thing that you wear on your head
 a shoe | a thing that you wear on your foot
 a coat | a warm thing that you wear in winter
@@ -262,9 +274,18 @@ autumn | cool | the leaves fall from the trees
 winter | cold | the snow falls
 """)
 
-NAMES = """Ana Ben Carl Dora Emma Finn Gina Hugo Ida Jack Kim Leo Mia Nick Olga Paul Rosa Sam Tom Una Vera Will
-Yara Zoe Lily Max Nora Otto Pia Ruth Anna Peter Lucy Mark Jane Alex Eva Ali Sara John Mary David""".split()
-PET_NAMES = "Rex Bella Spot Coco Milo Daisy Lucky Fluffy Nemo Bubbles Biscuit Pepper Ginger Shadow Sunny".split()
-BOT_NAMES = "Bo Luna Pip Zed Nova Kiki Robo Sage Dot Ivy Max Otto Mimi Echo Poppy Gus Nina Ollie Ruby Toby".split()
-OBJECTS = "ball box book cup hat car key lamp pen bag shoe kite coat doll spoon bike chair drum".split()
-PLACES = "kitchen garden park school forest house shop street river beach farm library".split()
+NAMES = word_list("""
+Ana Ben Carl Dora Emma Finn Gina Hugo Ida Jack Kim Leo Mia Nick Olga Paul Rosa Sam Tom Una Vera Will Yara Zoe Lily Max
+Nora Otto Pia Ruth Anna Peter Lucy Mark Jane Alex Eva Ali Sara John Mary David Bob Alice Bill Chen Lena Omar Fatima Ivan
+Julia Karl Laura Mike Oscar Petra Ravi Sofia Tim Uma Victor Wei Yusuf Amir Clara Daniel Ella Frank Grace Henry
+Iris James Kate Luis Maria Noah Ryan Simon Tina Chris Linda Steve Susan Robert Emily George Hannah
+""")
+PET_NAMES = word_list("""
+Rex Bella Spot Coco Milo Daisy Lucky Fluffy Nemo Bubbles Biscuit Pepper Ginger Shadow Sunny Muffin Max Buddy Snowy Tiger
+Cookie Socks Rocky Honey Oreo Toffee
+""")
+BOT_NAMES = word_list("""
+Bo Luna Pip Zed Nova Kiki Robo Sage Dot Ivy Max Otto Mimi Echo Poppy Gus Nina Ollie Ruby Toby Maxine Bob Alice Ada Sam
+""")
+OBJECTS = word_list("ball box book cup hat car key lamp pen bag shoe kite coat doll spoon bike chair drum")
+PLACES = word_list("kitchen garden park school forest house shop tower barn cave tent library")
