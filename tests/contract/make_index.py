@@ -1,0 +1,59 @@
+"""Write ``kernel/ftk/index.json``: which first-party distribution owns which option and which ``kind:name``.
+
+    python tests/contract/make_index.py
+
+``installed`` is taken from the plugins of this tree, which must be installed. ``planned`` (names reserved for plugins
+to come) and ``derived`` (names of LLaMA-Factory that nobody sets) are kept by hand in the same file; a planned name
+that a plugin now owns is dropped. ``test_index.py`` fails when the file is not what this script would write.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+from ftk.options import fields_of, replaced_by
+from ftk.registry import Registry
+from ftk.specs import KINDS
+
+ROOT = Path(__file__).parents[2]
+INDEX = ROOT / "kernel" / "ftk" / "index.json"
+
+
+def first_party() -> set[str]:
+    """The distributions of this tree."""
+    return {tomllib.loads(path.read_text())["project"]["name"] for path in ROOT.glob("plugins/*/*/pyproject.toml")}
+
+
+def make_index() -> dict[str, dict[str, str]]:
+    """The index as it should be."""
+    registry = Registry.discover()
+    ours = first_party()
+    installed: dict[str, str] = {}
+    for kind in KINDS:
+        for name, spec in registry.specs(kind).items():
+            owner = registry.record_of(spec).distribution
+            if owner not in ours:
+                continue
+            installed[f"{kind}:{name}"] = owner
+            if field := getattr(spec, "field", ""):
+                installed[f"source-field:{field}"] = owner
+            for cls in spec.option_classes:
+                owners = {key: registry.owner_of(option).distribution for key, option in fields_of(cls).items()}
+                installed |= owners | {old.key: next(iter(owners.values())) for old in replaced_by(cls)}
+    old = json.loads(INDEX.read_text(encoding="utf-8"))
+    planned = {name: owner for name, owner in old["planned"].items() if name not in installed | registry.options}
+    return {
+        "installed": dict(sorted(installed.items())),
+        "planned": dict(sorted(planned.items())),
+        "derived": old["derived"],
+    }
+
+
+def as_text(index: dict[str, dict[str, str]]) -> str:
+    return json.dumps(index, indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    INDEX.write_text(as_text(make_index()), encoding="utf-8")

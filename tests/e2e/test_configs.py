@@ -1,0 +1,38 @@
+"""Every file in configs/ resolves to a plan, and the quickstart does what the README says."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from ftk.cli import main
+from ftk.opening import plan_run
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_is_a_plan(path):
+    plan = plan_run(str(path), [])
+    assert plan.one("trainer") is not None
+    assert plan.notes == ()
+
+
+def test_the_quickstart_teaches_the_tiny_model_something(tmp_path, monkeypatch):
+    """The README's main job, from another folder, as a user would type it."""
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["run", str(CONFIGS / "quickstart.yaml"), "--report_to", "none"])
+    assert result.exit_code == 0, result.output
+    out = tmp_path / "saves" / "quickstart"
+    log = [json.loads(line) for line in (out / "trainer_log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in log if "loss" in line]
+    assert losses[-1] < losses[0] / 3
+    assert json.loads((out / "run.json").read_text())["status"] == "finished"
+    for name in ("data_report.json", "training_loss.png", "README.md", "adapter_model.safetensors", "tokenizer.json"):
+        assert (out / name).exists(), name
+    ask = ["chat", str(out), "--prompt", "What is ftk?", "--do_sample", "false"]
+    learnt = CliRunner().invoke(main, ask)
+    before = CliRunner().invoke(main, [*ask, "--base"])
+    assert learnt.exit_code == before.exit_code == 0
+    assert "plugin" in learnt.stdout
+    assert learnt.stdout != before.stdout
