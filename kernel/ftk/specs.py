@@ -80,8 +80,7 @@ def load_target(target: str, who: str) -> Any:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Importing a back end makes millions of objects that stay; looking for garbage among them again and again is a
-    tenth of the time to start."""
+    """Importing a back end makes objects that stay, so looking for garbage among them again and again is time lost."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -123,7 +123,7 @@ def _aside_of_all(trainer: ExactTrainer, target: Path) -> Iterator[Path]:
 def reason(error: BaseException, folder: Path) -> str:
     """Why writing failed, in one line. torch and safetensors do not always say when it is the disk."""
     if shutil.disk_usage(folder).free < 2**20:
-        return "the disk is full"
+        return "No space left on device"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
