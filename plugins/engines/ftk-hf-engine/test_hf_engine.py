@@ -170,6 +170,7 @@ def test_closing_twice_is_harmless(run):
     engine = engine_module.build(run, run.model(trainable=False))
     engine.close()
     engine.close()
+    assert engine.model is None
 
 
 @pytest.mark.parametrize("text", ["Grüße, 世界! 🙂🙃 end", "  spaces  and\n\nlines ", "", "a" * 40])
