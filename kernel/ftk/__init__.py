@@ -15,12 +15,14 @@ from ftk.specs import (
     DatasetConverter,
     DatasetSource,
     Engine,
+    Kind,
     Launcher,
     MediaProcessor,
     ModelLoader,
     ModelPatch,
     Optimizer,
     Quantizer,
+    Spec,
     Tracker,
     Trainer,
 )
@@ -47,9 +49,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Adapter", "ChatExample", "ChatTemplate", "CheckpointError", "Command", "ConfigError", "DataError",
-    "DatasetConverter", "DatasetEntry", "DatasetSource", "Engine", "FeedbackExample", "FtkError", "Launcher",
+    "DatasetConverter", "DatasetEntry", "DatasetSource", "Engine", "FeedbackExample", "FtkError", "Kind", "Launcher",
     "Media", "MediaProcessor", "Message", "Metrics", "ModelError", "ModelLoader", "ModelPatch", "Optimizer",
-    "PairExample", "PluginError", "Prompt", "Quantizer", "Replaced", "Reply", "Sampling", "Segment", "Text",
+    "PairExample", "PluginError", "Prompt", "Quantizer", "Replaced", "Reply", "Sampling", "Segment", "Spec", "Text",
     "TextExample", "Tokens", "ToolCall", "Tracker", "Trainer", "__version__", "hookimpl", "option", "options",
 ]  # fmt: skip
 

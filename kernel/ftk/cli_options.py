@@ -9,7 +9,6 @@ import click
 
 from ftk.options import OptionField, json_schema
 from ftk.registry import Registry
-from ftk.specs import KINDS
 
 
 @click.command()
@@ -59,11 +58,11 @@ def _explain(registry: Registry, key: str) -> None:
     for name, bound in (("at least", option.minimum), ("at most", option.maximum), ("above", option.above)):
         if bound is not None:
             click.echo(f"  {name:<8} {bound}")
-    for kind, what in KINDS.items():
+    for kind, what in registry.kinds.items():
         if what.selector == key:
             for name, spec in registry.specs(kind).items():
                 click.echo(f"  {name:<16} {spec.summary} ({registry.record_of(spec).who})")
-    users = [spec.id for kind in KINDS for spec in registry.specs(kind).values() if _honours(spec, option)]
+    users = [spec.id for kind in registry.kinds for spec in registry.specs(kind).values() if _honours(spec, option)]
     if users:
         click.echo(f"  used by  {', '.join(users)}")
 
@@ -87,7 +86,7 @@ def make_schema(registry: Registry) -> dict[str, Any]:
         made = json_schema(option)
         definitions.update(made.pop("$defs", {}))
         properties[key] = made
-    for kind, what in KINDS.items():
+    for kind, what in registry.kinds.items():
         if what.selector and not what.many:
             properties[what.selector]["examples"] = list(registry.specs(kind))
     for key, old in registry.replaced.items():

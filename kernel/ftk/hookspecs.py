@@ -29,6 +29,55 @@ hookimpl = pluggy.HookimplMarker("ftk")
 
 
 @hookspec
+def ftk_kinds() -> Iterable[specs.Kind]:
+    """Kinds of features beside those of this module: an extension point that a plugin opens for others.
+
+    Called once at discovery, before all other hooks, gets nothing, yields :class:`ftk.Kind`: a class of specs, the hook
+    that declares them, and how a run chooses them, in the same words as the kernel's own kinds. ``within`` says in
+    which runs: those of a kind (``"template"``) or a feature (``"adapter:lora"``). The specs are found with
+    ``run.plan.chosen[KIND]`` and ``run.plan.registry.find(KIND, NAME)``. Other plugins import the class of specs from
+    this one, so they list it among their dependencies.
+
+    ``ftk_greeter.py``, reached by ``ftk greet NAME --greeting hello``::
+
+        from dataclasses import dataclass
+        from typing import ClassVar
+
+        import click
+        import ftk
+
+        class Greeting(ftk.Spec):
+            kind: ClassVar[str] = "greeting"
+
+        @ftk.options
+        class GreetingOptions:
+            greeting: str = ftk.option("hello", help="How to greet.")
+
+        def say_hello(name):
+            return f"Hello {name}"
+
+        @click.command()
+        @click.argument("name")
+        def greet(name):
+            from ftk.registry import Registry
+            click.echo(Registry.discover().find("greeting", "hello").load()(name))
+
+        @ftk.hookimpl
+        def ftk_kinds():
+            yield ftk.Kind(Greeting, "ftk_greetings", selector="greeting", within="command")
+
+        @ftk.hookimpl
+        def ftk_greetings():
+            yield Greeting("hello", target="ftk_greeter:say_hello", summary="Hello NAME")
+
+        @ftk.hookimpl
+        def ftk_commands():
+            yield ftk.Command("greet", target="ftk_greeter:greet", options=GreetingOptions, summary="Greet somebody")
+    """
+    return ()
+
+
+@hookspec
 def ftk_model_loaders() -> Iterable[specs.ModelLoader]:
     """Ways to get a base model.
 
@@ -256,24 +305,28 @@ def ftk_media_processors() -> Iterable[specs.MediaProcessor]:
     """What turns the images, videos and sounds of a message into text and tensors.
 
     Called once at discovery, gets nothing, yields :class:`ftk.MediaProcessor`. Chosen by the ``model_type`` of the
-    model, which it lists under ``model_types``. The target is an object with ``expand(text, media, run)`` and
-    ``encode(media, run)`` (:class:`ftk.types.MediaEncoder`).
+    model, which it lists under ``model_types``. The target is called with the run and returns an object with
+    ``placeholders``, ``expand(media)`` and ``encode(batch, media)`` (:class:`ftk.types.MediaEncoder`).
 
     ``ftk_media_alt.py``, reached by any model whose config says ``"model_type": "alt"``::
 
         import ftk
 
-        def expand(text, media, run):
-            for one in media:
-                text = text.replace(f"<{one.kind}>", f"[{one.source}]", 1)
-            return text
+        class Names:
+            placeholders = {"image": "<image>"}
 
-        def encode(media, run):
-            return {}
+            def __init__(self, run):
+                pass
+
+            def expand(self, media):
+                return [f"[{one.source}]" for one in media]
+
+            def encode(self, batch, media):
+                return {}
 
         @ftk.hookimpl
         def ftk_media_processors():
-            yield ftk.MediaProcessor("alt", target="ftk_media_alt", model_types=("alt",),
+            yield ftk.MediaProcessor("alt", target="ftk_media_alt:Names", model_types=("alt",),
                                      summary="Tells a text model the names of the files")
     """
     return ()

@@ -174,8 +174,8 @@ class _Planner:
             self.choose_kind("trainer", KINDS["trainer"])
             trainer = cast("Trainer", self.chosen["trainer"][0]) if self.chosen.get("trainer") else Trainer("none")
             self.uses = trainer.uses
-        for name, kind in KINDS.items():
-            if name in self.uses:
+        for name, kind in self.registry.kinds.items():
+            if self.is_met(kind.within) if kind.within else name in self.uses:
                 self.choose_kind(name, kind)
         if "model_loader" in self.uses and not self.effective("model_name_or_path"):
             self.errors.append(self.at("model_name_or_path", "not set. Give a folder or the name of a model"))
@@ -288,8 +288,10 @@ class _Planner:
                 self.errors.append(ConfigError(f"{where}: {what} needs {condition}"))
 
     def is_met(self, condition: str) -> bool:
-        """``kind:name`` is chosen, ``key`` is on, or ``key=value`` holds."""
+        """``kind:name`` or anything of ``kind`` is chosen, ``key`` is on, or ``key=value`` holds."""
         kind, colon, name = condition.partition(":")
+        if condition in self.registry.kinds:
+            return bool(self.chosen.get(condition))
         if colon:
             return any(spec.name == name for spec in self.chosen.get(kind, ()))
         key, equals, value = condition.partition("=")
@@ -298,10 +300,11 @@ class _Planner:
     def note_without_effect(self) -> None:
         read = {key for specs in self.chosen.values() for spec in specs for key in spec.reads}
         switches = {spec.switch for specs in self.chosen.values() for spec in specs}
-        selectors = {kind.selector: name for name, kind in KINDS.items() if kind.selector}
+        selectors = {kind.selector: name for name, kind in self.registry.kinds.items() if kind.selector}
+        within = {name for name, kind in self.registry.kinds.items() if kind.within and name in self.chosen}
         for key, setting in self.given.items():
             option: OptionField = self.registry.options[key]
-            active = option.owner in self.options and selectors.get(key, "trainer") in (*self.uses, "trainer")
+            active = option.owner in self.options and selectors.get(key, "trainer") in (*self.uses, *within, "trainer")
             if not active and key not in read | switches and setting.value != option.default:
                 who = self.registry.owner_of(option).who
                 self.notes.append(f"{setting.where}: {key}: has no effect in this run (it belongs to {who})")

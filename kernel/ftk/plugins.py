@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import Distribution, distributions
@@ -22,7 +22,7 @@ import pluggy
 from ftk import events, hookspecs
 from ftk.errors import PluginError, did_you_mean
 from ftk.events import EVENTS
-from ftk.specs import KINDS, Spec
+from ftk.specs import KINDS, Kind, Spec
 from ftk.version import __version__
 
 if TYPE_CHECKING:
@@ -71,10 +71,11 @@ class PluginRecord:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Found:
-    """What discovery returns: a record for each plugin, and the pluggy manager that calls event hooks."""
+    """What discovery returns: a record for each plugin, the pluggy manager that calls event hooks, and all kinds."""
 
     records: tuple[PluginRecord, ...]
     manager: pluggy.PluginManager
+    kinds: Mapping[str, Kind]
 
 
 def disabled_names() -> frozenset[str]:
@@ -92,14 +93,17 @@ def discover(disabled: Collection[str] = ()) -> Found:
     manager = pluggy.PluginManager("ftk")
     manager.add_hookspecs(hookspecs)
     manager.add_hookspecs(events)
-    records = [_load(manager, record, requires, off) for record, requires in _entry_points()]
+    records = [_import(manager, record, requires, off) for record, requires in _entry_points()]
+    kinds = dict(KINDS)
+    records = [_guarded(manager, record, lambda one: _open_kinds(manager, one, kinds)) for record in records]
+    records = [_guarded(manager, record, lambda one: _declare(manager, one, kinds)) for record in records]
     records = _with_conflicts(records)
     for record in records:
         if not record.usable and (module := manager.get_plugin(record.id)):
             manager.unregister(module)
     if os.environ.get("FTK_STRICT") == "1":
         _refuse_trouble(records)
-    return Found(tuple(records), manager)
+    return Found(tuple(records), manager, kinds)
 
 
 def _refuse_trouble(records: Iterable[PluginRecord]) -> None:
@@ -174,9 +178,10 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _load(
+def _import(
     manager: pluggy.PluginManager, record: PluginRecord, requirement: str, disabled: Collection[str]
 ) -> PluginRecord:
+    """Decide whether a plugin is wanted and fits, then import and register its module."""
     if record.name in disabled or record.distribution in disabled:
         where = "FTK_DISABLE" if {record.name, record.distribution} & disabled_names() else "plugins.disable"
         return replace(record, state="disabled", detail=f"by {where}", mend=f"take {record.name} out of {where}")
@@ -187,19 +192,44 @@ def _load(
             detail=f"needs {KERNEL}{requirement}, this is {__version__}",
             mend=f"pip install -U {KERNEL} {record.distribution}",
         )
+
+    def register(one: PluginRecord) -> PluginRecord:
+        manager.register(resolve_name(one.module), one.id)
+        return one
+
+    return _guarded(manager, record, register)
+
+
+def _guarded(
+    manager: pluggy.PluginManager, record: PluginRecord, step: Callable[[PluginRecord], PluginRecord]
+) -> PluginRecord:
+    """A step of loading. What a plugin raises becomes its state; one that is not ``ok`` takes no more steps."""
+    if record.state != "ok":
+        return record
     try:
-        specs = _declarations(manager, record)
-        missing = [spec for spec in specs if missing_packages(spec)]
-    except (Exception, SystemExit) as error:  # a plugin may raise anything; it becomes a state
+        return step(record)
+    except (Exception, SystemExit) as error:
         if module := manager.get_plugin(record.id):
             manager.unregister(module)
-        return replace(
-            record,
-            state="broken",
-            detail=_one_line(error),
-            mend=f"pip install -U {record.distribution}",
-            error=error,
-        )
+        mend = f"pip install -U {record.distribution}"
+        return replace(record, state="broken", detail=_one_line(error), mend=mend, error=error)
+
+
+def _open_kinds(manager: pluggy.PluginManager, record: PluginRecord, kinds: dict[str, Kind]) -> PluginRecord:
+    """Add the kinds that a plugin declares; others may then declare features of them."""
+    for kind in getattr(manager.get_plugin(record.id), "ftk_kinds", tuple)():
+        if not isinstance(kind, Kind):
+            raise PluginError(f"yielded {type(kind).__name__} where Kind is expected")
+        if kind.spec.kind in kinds or kind.hook in {one.hook for one in kinds.values()}:
+            raise PluginError(f"kind {kind.spec.kind} ({kind.hook}) exists already")
+        kinds[kind.spec.kind] = kind
+    return record
+
+
+def _declare(manager: pluggy.PluginManager, record: PluginRecord, kinds: Mapping[str, Kind]) -> PluginRecord:
+    """Drain a plugin's declaration hooks."""
+    specs = _declarations(manager.get_plugin(record.id), kinds)
+    missing = [spec for spec in specs if missing_packages(spec)]
     if missing:
         packages = sorted({name for spec in missing for name in missing_packages(spec)})
         extra = missing[0].extra
@@ -213,13 +243,11 @@ def _one_line(error: BaseException, longest: int = 300) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _declarations(manager: pluggy.PluginManager, record: PluginRecord) -> tuple[Spec, ...]:
-    """Import the plugin, register it, and drain its declaration hooks. Raises whatever is wrong with it."""
-    module = resolve_name(record.module)
-    manager.register(module, record.id)
-    _refuse_unknown_hooks(module)
+def _declarations(module: Any, kinds: Mapping[str, Kind]) -> tuple[Spec, ...]:
+    """What a plugin's declaration hooks yield. Raises whatever is wrong with it."""
+    _refuse_unknown_hooks(module, kinds)
     specs: list[Spec] = []
-    for kind in KINDS.values():
+    for kind in kinds.values():
         if implementation := getattr(module, kind.hook, None):
             for spec in implementation():
                 _check_spec(spec, kind.spec)
@@ -245,9 +273,9 @@ def _option_keys(cls: type) -> Iterable[str]:
     return keys
 
 
-def _refuse_unknown_hooks(module: Any) -> None:
+def _refuse_unknown_hooks(module: Any, kinds: Mapping[str, Kind]) -> None:
     """pluggy keeps quiet about a misspelt hook and about one without its marker; an author would search for hours."""
-    known = {kind.hook for kind in KINDS.values()} | set(EVENTS)
+    known = {kind.hook for kind in kinds.values()} | set(EVENTS) | {"ftk_kinds"}
     for name, value in vars(module).items():
         if not name.startswith("ftk_") or not callable(value):
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ import pluggy
 from ftk.errors import ConfigError, PluginError, did_you_mean
 from ftk.options import OptionField, Replaced, fields_of, replaced_by
 from ftk.plugins import Contested, PluginRecord, contested, discover, missing_packages
-from ftk.specs import KINDS, Spec
+from ftk.specs import KINDS, Kind, Spec
 from ftk.version import __version__
 
 KERNEL_RECORD = PluginRecord("kernel", "ftk-kernel", __version__, "ftk")
@@ -35,16 +35,17 @@ def first_party_index() -> Mapping[str, Any]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Registry:
-    """The plugins that were found and everything they declare."""
+    """The plugins that were found and everything they declare. ``kinds`` holds those that plugins have added, too."""
 
     records: tuple[PluginRecord, ...]
     manager: pluggy.PluginManager
+    kinds: Mapping[str, Kind] = field(default_factory=lambda: KINDS)
 
     @classmethod
     def discover(cls, disabled: Collection[str] = ()) -> Registry:
         """The registry of everything installed, without the disabled plugins."""
         found = discover(disabled)
-        return cls(found.records, found.manager)
+        return cls(found.records, found.manager, found.kinds)
 
     @cached_property
     def contested(self) -> Mapping[str, Contested]:
@@ -52,7 +53,7 @@ class Registry:
 
     @cached_property
     def _specs(self) -> Mapping[str, Mapping[str, tuple[Spec, PluginRecord]]]:
-        table: dict[str, dict[str, tuple[Spec, PluginRecord]]] = {kind: {} for kind in KINDS}
+        table: dict[str, dict[str, tuple[Spec, PluginRecord]]] = {kind: {} for kind in self.kinds}
         for record in self.records:
             for spec in record.specs:
                 if record.usable and spec.id not in self.contested:
@@ -124,7 +125,7 @@ class Registry:
             return str(clash)
         index = first_party_index()
         owner = index["installed"].get(f"{kind}:{name}")
-        if trouble := self.trouble_with(owner or f"ftk-{KINDS[kind].prefix}{name}"):
+        if trouble := self.trouble_with(owner or f"ftk-{self.kinds[kind].prefix}{name}"):
             return f"{name} belongs to {trouble}"
         if owner:
             return f"{name} belongs to {owner}, which is not installed. pip install {owner}"
@@ -132,7 +133,7 @@ class Registry:
             return f"{name} belongs to {planned}, which does not exist yet"
         installed = ", ".join(self.specs(kind)) or "none"
         guess = did_you_mean(name, self.specs(kind))
-        package = f"ftk-{KINDS[kind].prefix}{name}"
+        package = f"ftk-{self.kinds[kind].prefix}{name}"
         missing = guess or f" It may come with a plugin such as {package}: pip install {package}."
         return f"{name} is not installed.{missing} Installed: {installed}{self._troubled()}"
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from ftk.specs import KINDS
-
 if TYPE_CHECKING:
     from ftk.plan import Plan
 
@@ -70,7 +68,7 @@ def show_plan(plan: Plan) -> None:
 
 def _option_rows(plan: Plan) -> Iterable[tuple[str, str, str, str]]:
     """Keys that were set first, then the selectors and paths that were filled in."""
-    selectors = {kind.selector for kind in KINDS.values()}
+    selectors = {kind.selector for kind in plan.registry.kinds.values()}
     for key in sorted(plan.values, key=lambda key: (key not in plan.given, key)):
         option = plan.registry.options[key]
         if key in plan.given:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import Any, ClassVar
 
@@ -198,9 +198,12 @@ class ChatTemplate(Spec):
     thinking: what stands before and after reasoning, when the family has it: ``("<think>\\n", "\\n</think>\\n\\n")``.
         Answers before the last question are written without; the last answer always has both, if around nothing.
         A family without it gets reasoning as part of the content, between ``<think>`` marks.
-    tool_format: ``"module:attr"`` of a ``ftk_data.tools.ToolFormat``; without it a conversation with tools is refused.
+    tool_format: ``"module:attr"`` of a ``ftk_data.ToolFormat``; without it a conversation with tools is refused.
     model_types: the ``model_type`` of the models it fits; used when a model brings no template of its own.
-    target: ``render(run) -> Renderer`` instead of the formats.
+    media: kind of medium → what a message has in the place of one, for instance ``{"image": "<image>"}``.
+    source: ``"package:file.jinja"``, a whole chat template instead of the formats, for what they cannot express. Beside
+        what all chat templates see it gets ``default_system``; with ``{% generation %}`` around what answers train.
+    target: ``render(run) -> Renderer`` instead of both.
     """
 
     kind: ClassVar[str] = "template"
@@ -220,6 +223,8 @@ class ChatTemplate(Spec):
     thinking: tuple[str, str] | None = None
     tool_format: str | None = None
     model_types: tuple[str, ...] = ()
+    media: Mapping[str, str] = field(default_factory=dict)
+    source: str | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -289,6 +294,8 @@ class Kind:
     hook: its declaration hook. selector: the option that names one (or several, when ``many``).
     switch: the option that must be on for any of this kind to be taken. required: a run that uses the kind needs one.
     prefix: how distributions of this kind are named after ``ftk-``, to guess which one is missing.
+    within: for kinds that a plugin declares: the kind (``"template"``) or feature (``"adapter:lora"``) of a run in
+        which this one takes part.
     """
 
     spec: type[Spec]
@@ -298,6 +305,7 @@ class Kind:
     required: bool = False
     many: bool = False
     prefix: str = ""
+    within: str = ""
 
 
 KINDS: Mapping[str, Kind] = {

@@ -47,7 +47,8 @@ class Message:
     """One turn.
 
     ``trained`` says whether the loss counts this turn; ``None`` leaves it to the run (assistant turns are trained).
-    ``reasoning`` is the thought before the answer, without the model's own markers.
+    ``weight`` multiplies the loss of its tokens. ``reasoning`` is the thought before the answer, without the model's
+    own markers. ``call_id`` is, in a tool turn, the id of the call that it answers.
     """
 
     role: Role
@@ -55,6 +56,8 @@ class Message:
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     trained: bool | None = None
+    weight: float = 1.0
+    call_id: str | None = None
 
     @property
     def text(self) -> str:
@@ -106,10 +109,16 @@ Example = TextExample | ChatExample | PairExample | FeedbackExample
 
 
 class Segment(NamedTuple):
-    """A stretch of rendered text. No token may straddle the boundary between a trained and an untrained segment."""
+    """A stretch of rendered text. No token may straddle the boundary between two segments.
+
+    weight: what the loss of its tokens is multiplied with. media: the medium that this text stands for; such a segment
+    is never cut.
+    """
 
     text: str
     trained: bool
+    weight: float = 1.0
+    media: Media | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,12 @@ class Rows(Protocol):
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]: ...
 
+    def at(self, index: int) -> Iterator[Mapping[str, Any]]:
+        """The rows from ``index`` (from 0) on, as ``__iter__`` would give them, without parsing those before.
+
+        Optional: without it rows are read and thrown away, so that a resumed stream and parallel work cost more.
+        """
+
     def where(self, index: int) -> str:
         """Where row ``index`` (from 0) stands, for errors: ``identity.json, row 4`` or ``chat.jsonl:17``."""
 
@@ -148,10 +163,14 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokenizer of a run and, for models that see or hear, the processor that owns it."""
+    """The tokenizer of a run and, for models that see or hear, the processor that owns it.
+
+    model_type: the ``model_type`` of the model's config, by which its media processor is found.
+    """
 
     tokenizer: Any
     processor: Any = None
+    model_type: str = ""
 
 
 class Loader(Protocol):
@@ -165,13 +184,27 @@ class Loader(Protocol):
 
 
 class MediaEncoder(Protocol):
-    """What the target of a :class:`ftk.MediaProcessor` offers (a module with these functions will do)."""
+    """What the target of a :class:`ftk.MediaProcessor` builds: ``target(run) -> MediaEncoder``.
 
-    def expand(self, text: str, media: Sequence[Media], run: Run) -> str:
-        """The rendered text with each medium's placeholder, in order, grown to the tokens that the model reads."""
+    A chat template writes one placeholder for each medium. While rows are made it grows to the tokens that the model
+    reads, from the file's header alone; the file itself is read when its batch is put together.
+    """
 
-    def encode(self, media: Sequence[Media], run: Run) -> Mapping[str, Any]:
-        """The model inputs of those media: argument of ``forward`` → tensor. Raises DataError for a bad file."""
+    @property
+    def placeholders(self) -> Mapping[str, str]:
+        """Kind of medium → what the chat template writes for one, for instance ``{"image": "<image>"}``."""
+
+    def expand(self, media: Sequence[Media]) -> Sequence[str]:
+        """For each medium of a row, in order, the text that takes the place of its placeholder.
+
+        Raises DataError for a file that is missing, broken or of a size the model cannot take.
+        """
+
+    def encode(self, batch: Mapping[str, Any], media: Sequence[Sequence[Media]]) -> Mapping[str, Any]:
+        """What a batch needs beside its tokens: argument of ``forward`` → tensor.
+
+        batch: ``input_ids`` (B, T) and whatever else the rows have. media: the media of each of its B rows, in order.
+        """
 
 
 @dataclass(frozen=True)

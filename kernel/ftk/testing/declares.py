@@ -40,12 +40,11 @@ CALLS: Mapping[tuple[str, str], int] = {
     ("model_loader", "locate"): 2, ("quantizer", "target"): 1, ("model_patch", "target"): 2,
     ("model_patch", "config_target"): 2, ("adapter", "target"): 3, ("optimizer", "target"): 2, ("source", "target"): 2,
     ("converter", "target"): 2, ("template", "target"): 1, ("trainer", "target"): 1, ("trainer", "rows"): 2,
-    ("engine", "target"): 2, ("tracker", "target"): 1, ("launcher", "target"): 2,
+    ("media", "target"): 1, ("engine", "target"): 2, ("tracker", "target"): 1, ("launcher", "target"): 2,
 }  # fmt: skip
 """(kind, field) → how many positional arguments the run calls it with."""
 OFFERS: Mapping[str, tuple[str, ...]] = {
     "model_loader": ("load_tokenizer", "load_model"),
-    "media": ("expand", "encode"),
 }
 """Kind → what its target must have."""
 
@@ -82,7 +81,8 @@ def _declares_quickly(plugin: Checked) -> str:
 
 def _declares_the_same_twice(plugin: Checked) -> str:
     module = sys.modules[plugin.record.module.partition(":")[0]]
-    again = [spec for kind in KINDS.values() if hasattr(module, kind.hook) for spec in getattr(module, kind.hook)()]
+    kinds = plugin.registry.kinds.values()
+    again = [spec for kind in kinds if hasattr(module, kind.hook) for spec in getattr(module, kind.hook)()]
     if [vars(spec) for spec in again] != [vars(spec) for spec in plugin.specs]:
         raise CheckFailed("its hooks yield different specs the second time; make the option classes at module level")
     return ""
@@ -150,7 +150,7 @@ def _names_known_keys(plugin: Checked) -> str:
         keys = [*spec.reads, *filter(None, [spec.switch]), *(one.partition("=")[0] for one in conditions)]
         for key in keys:
             kind = key.partition(":")[0] if ":" in key else ""
-            if kind not in KINDS if kind else key not in known:
+            if kind not in plugin.registry.kinds if kind else key not in known:
                 raise CheckFailed(f"{spec.id}: {key} is no option and no kind:name.{did_you_mean(key, known)}")
     return ""
 

@@ -39,9 +39,9 @@ def test_it_renders_what_the_published_template_renders():
 def test_answers_are_trained_up_to_the_stop_token_and_no_further():
     turns = [Message("user", "Hi"), Message("assistant", "Ho"), Message("user", "Ha"), Message("assistant", "He")]
     ((first, *rest),) = RENDERER.render(turns)
-    assert first == ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", False)
-    assert rest[0] == ("Ho<|im_end|>", True)
-    assert rest[-2:] == [("He<|im_end|>", True), ("\n", False)]
+    assert first[:2] == ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", False)
+    assert rest[0][:2] == ("Ho<|im_end|>", True)
+    assert [one[:2] for one in rest[-2:]] == [("He<|im_end|>", True), ("\n", False)]
 
 
 def test_the_prompt_is_what_comes_before_the_answer():
@@ -70,7 +70,7 @@ def test_calls_and_results_are_written():
 
 def test_reasoning_is_written_into_the_answer():
     turns = [Message("user", "?"), Message("assistant", "2", reasoning="One and one.")]
-    assert RENDERER.render(turns)[0][1] == ("<think>\nOne and one.\n</think>\n\n2<|im_end|>", True)
+    assert RENDERER.render(turns)[0][1][:2] == ("<think>\nOne and one.\n</think>\n\n2<|im_end|>", True)
 
 
 def test_default_system_stands_in_for_a_missing_one_and_is_saved():

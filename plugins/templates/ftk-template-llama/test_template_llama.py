@@ -56,12 +56,15 @@ def test_it_renders_what_the_published_template_renders(family, name, num):
 def test_llama2_has_its_system_text_in_the_first_question_and_trains_the_end_token():
     turns = [Message("system", "Be"), Message("user", "Hi"), Message("assistant", "Ho"), Message("user", "Ha")]
     row = renderer("llama2").render(turns)[0]
-    assert row[:2] == [("<s>[INST] <<SYS>>\nBe\n<</SYS>>\n\nHi [/INST]", False), (" Ho </s>", True)]
+    assert [one[:2] for one in row[:2]] == [
+        ("<s>[INST] <<SYS>>\nBe\n<</SYS>>\n\nHi [/INST]", False),
+        (" Ho </s>", True),
+    ]
 
 
 def test_llama3_trains_the_answer_with_its_stop_token():
     row = renderer("llama3").render([Message("user", "Hi"), Message("assistant", " Ho ")])[0]
-    assert row[1] == ("Ho<|eot_id|>", True)
+    assert row[1][:2] == ("Ho<|eot_id|>", True)
     assert len(row) == 2
 
 

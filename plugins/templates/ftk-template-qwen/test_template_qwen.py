@@ -53,7 +53,7 @@ def test_it_renders_what_the_published_template_renders(family, name):
 
 def test_history_without_its_reasoning_gives_each_answer_a_row():
     first, second = renderer("qwen3").render(HISTORY)
-    assert first[1] == ("<think>\nAdd.\n</think>\n\n2<|im_end|>", True)
+    assert first[1][:2] == ("<think>\nAdd.\n</think>\n\n2<|im_end|>", True)
     assert "Add." not in "".join(segment.text for segment in second)
     assert [segment.text for segment in second if segment.trained] == ["<think>\nDouble.\n</think>\n\n4<|im_end|>"]
 

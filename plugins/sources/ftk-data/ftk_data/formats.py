@@ -10,28 +10,45 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from importlib.resources import files
 
-from ftk import ChatTemplate, PluginError
+from ftk import ChatTemplate, ConfigError, PluginError
 from ftk.specs import load_target
 
 from ftk_data.tools import ToolFormat
 
-MARKS = re.compile(r"\s*\{%-? (?:end)?generation %\}")
+MARKS = {"generation": "if true", "endgeneration": "endif"}
+MEDIA_KEYS = {"image": ("image", "image_url"), "video": ("video",), "audio": ("audio", "audio_url", "input_audio")}
+"""How the OpenAI API and the published templates call a part of a message that is a medium."""
 
 
-def jinja_source(spec: ChatTemplate, default_system: str | None = None) -> str:
-    """The Jinja source of a declared template; ``default_system`` takes the place of the spec's own.
+def tool_format_of(spec: ChatTemplate, chosen: ToolFormat | None = None) -> ToolFormat | None:
+    """The dialect of a template: the one that the YAML chose, or its own.
+
+    Raises ConfigError when the template is a whole one, which writes its dialect itself.
+    """
+    if chosen and spec.source:
+        raise ConfigError(f"tool_format: {chosen.name}: template {spec.name} writes its own dialect only. Take it out")
+    return chosen or (load_target(spec.tool_format, spec.id) if spec.tool_format else None)
+
+
+def jinja_source(spec: ChatTemplate, default_system: str | None = None, tools: ToolFormat | None = None) -> str:
+    """The Jinja source of a declared template; ``default_system`` takes the place of the spec's own, ``tools`` too.
 
     Raises PluginError when a format names something else than content, bos and eos.
     """
-    tools = load_target(spec.tool_format, spec.id) if spec.tool_format else None
     default = spec.default_system if default_system is None else default_system
+    if spec.source:
+        given = f"{{%- set default_system = {'none' if default is None else _literal(default)} %}}\n"
+        return given + _whole(spec.source, spec.id)
+    tools = tool_format_of(spec, tools)
     parts = [
         _output(spec.prefix),
         *_system(spec, tools, default),
         *_thinking_start(spec),
         "{%- for message in messages %}",
         "{%- set content = message.content or '' %}",
+        *_parts(spec),
         *_user(spec, tools),
         *_assistant(spec, tools),
         *_tool(spec, tools),
@@ -47,8 +64,11 @@ def jinja_source(spec: ChatTemplate, default_system: str | None = None) -> str:
 
 
 def without_marks(source: str) -> str:
-    """The source without ``generation`` blocks, which not every reader of chat templates knows."""
-    return MARKS.sub("", source)
+    """The source without ``generation`` blocks, which not every reader of chat templates knows.
+
+    A block of another kind takes their place, so that the control of whitespace stays as it is.
+    """
+    return re.sub(r"(\{%[-+]?\s*)((?:end)?generation)(?=\s*[-+]?%\})", lambda tag: tag[1] + MARKS[tag[2]], source)
 
 
 def _output(form: str, content: str = "content") -> str:
@@ -60,6 +80,34 @@ def _output(form: str, content: str = "content") -> str:
             raise PluginError(f"format {form!r}: {{{name}}} is unknown. Known: {{content}}, {{bos}}, {{eos}}")
         terms.append(known[name] if name else _literal(text))
     return "{{- " + " ~ ".join(terms) + " }}" if terms else ""
+
+
+def _whole(source: str, who: str) -> str:
+    """The text of a template that a plugin carries as a file."""
+    package, _, file = source.partition(":")
+    try:
+        return files(package).joinpath(file).read_text(encoding="utf-8")
+    except (ImportError, OSError) as cause:
+        raise PluginError(f"{who}: source {source} cannot be read: {cause}") from cause
+
+
+def _parts(spec: ChatTemplate) -> Iterable[str]:
+    """Content that is a list of parts as one text, with what stands for each medium."""
+    yield "{%- if content is not string %}"
+    yield "{%- set joined %}"
+    yield "{%- for part in content %}"
+    yield "{%- if part.type == 'text' %}"
+    yield "{{- part.text }}"
+    for kind, shown in spec.media.items():
+        yield f"{{%- elif part.type in {json.dumps(MEDIA_KEYS[kind])} %}}"
+        yield f"{{{{- {_literal(shown)} }}}}"
+    yield "{%- else %}"
+    yield "{{- raise_exception('a part of type ' ~ part.type ~ ' has no place in this template') }}"
+    yield "{%- endif %}"
+    yield "{%- endfor %}"
+    yield "{%- endset %}"
+    yield "{%- set content = joined %}"
+    yield "{%- endif %}"
 
 
 def _literal(text: str) -> str:

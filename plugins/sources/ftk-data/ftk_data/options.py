@@ -80,4 +80,7 @@ class TemplateOptions:
         help="False writes no reasoning; null follows each conversation: those without reasoning get the template's "
         "prompt for answering without it. Unset leaves it to the template.",
     )
+    tool_format: str | None = ftk.option(
+        None, help="The dialect in which tools are described and called; unset is the template's own."
+    )
     preserve_thinking: bool = ftk.option(False, help="Keep the reasoning of earlier turns in the prompt.")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from ftk import ChatTemplate, Message, Segment
 
 from ftk_data.conversations import UNSET, JinjaRenderer
-from ftk_data.formats import jinja_source, without_marks
+from ftk_data.formats import jinja_source, tool_format_of, without_marks
 from ftk_data.options import TemplateOptions
+from ftk_data.tools import ToolFormat
 
 if TYPE_CHECKING:
     from ftk.run import Run
@@ -47,22 +48,33 @@ def make_renderer(run: Run) -> Renderer:
     spec = run.template
     if spec.target:
         return cast("Renderer", spec.load()(run))
-    return declared(spec, run.tokenizer, template_options(run), thinking_of(run))
+    chosen = cast("ToolFormat | None", run.plan.one("tool_format"))
+    return declared(spec, run.tokenizer, template_options(run), thinking_of(run), chosen)
 
 
-def declared(spec: ChatTemplate, tokenizer: Any, options: TemplateOptions, thinking: Any = UNSET) -> JinjaRenderer:
-    """The renderer of a template's declared formats. ``thinking`` as in :class:`JinjaRenderer`."""
-    source = jinja_source(spec, options.default_system)
+def declared(
+    spec: ChatTemplate,
+    tokenizer: Any,
+    options: TemplateOptions,
+    thinking: Any = UNSET,
+    tool_format: ToolFormat | None = None,
+) -> JinjaRenderer:
+    """The renderer of a template's declared formats. ``thinking`` as in :class:`JinjaRenderer`.
+
+    tool_format: the dialect instead of the template's own.
+    """
+    tools = tool_format_of(spec, tool_format)
+    source = jinja_source(spec, options.default_system, tools)
     return JinjaRenderer(
         source,
         tokens=special_tokens(tokenizer),
         special=frozenset(tokenizer.get_added_vocab()),
         thinking=thinking if spec.thinking else UNSET,
         preserve_thinking=options.preserve_thinking and bool(spec.thinking),
-        marked=not spec.thinking,
+        marked=not spec.thinking and "generation %}" in source,
         saved=without_marks(source),
         stop_words=spec.stop,
-        knows_tools=bool(spec.tool_format),
+        knows_tools=bool(tools or spec.source),
     )
 
 

@@ -3,6 +3,8 @@
 from ftk_data.tools import ToolFormat
 
 LLAMA3 = ToolFormat(
+    "llama3",
+    summary="Llama 3.1 to 3.3: one JSON call a turn",
     system=r"""{{- "Environment: ipython\n" + (system or "") }}""",
     user=r"""
     {{- "Given the following functions, please respond with a JSON for a function call with its proper arguments that best answers the given prompt.\n\n" }}
