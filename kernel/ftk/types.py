@@ -112,13 +112,14 @@ class Segment(NamedTuple):
     """A stretch of rendered text. No token may straddle the boundary between two segments.
 
     weight: what the loss of its tokens is multiplied with. media: the medium that this text stands for; such a segment
-    is never cut.
+    is never cut. literal: what looks like a control token in it is text.
     """
 
     text: str
     trained: bool
     weight: float = 1.0
     media: Media | None = None
+    literal: bool = False
 
 
 @dataclass(frozen=True)
