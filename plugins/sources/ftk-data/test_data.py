@@ -19,13 +19,13 @@ from ftk.plugins import PluginRecord
 from ftk.registry import Registry
 from ftk.run import Run
 from ftk.types import Tokens
-from ftk_data import DataOptions, TemplateOptions, cache, renderer
+from ftk_data import DataOptions, TemplateOptions, renderer, shards
 from ftk_data.encoding import Encoder
 from ftk_data.mixing import mixed, split_off
 from ftk_data.packing import packs
 from ftk_data.rendering import declared
 from ftk_data.rows import build_chat, build_text
-from ftk_data.tokenising import with_flags
+from ftk_data.stages import with_flags
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -396,7 +396,7 @@ def test_neatly_packed_text_does_not_train_the_first_token_of_a_document(make_ru
 
 
 def cached_files(tmp_path):
-    return sorted((tmp_path / "cache" / "rows").glob("*.npz"))
+    return sorted((tmp_path / "cache" / "rows").glob("*/*.safetensors"))
 
 
 def test_cached_rows_are_the_same_and_are_not_made_again(make_run, tmp_path, monkeypatch):
@@ -438,7 +438,7 @@ def test_a_damaged_cache_is_made_again(make_run, tmp_path, damage):
     (file,) = cached_files(tmp_path)
     file.write_bytes(damage(file.read_bytes()))
     assert [row["input_ids"].tolist() for row in build_chat(make_run(), "train")] == first
-    assert cache.read(file) is not None
+    assert shards.read(file) is not None
 
 
 def test_the_number_of_workers_and_the_batch_size_do_not_change_rows(make_run):

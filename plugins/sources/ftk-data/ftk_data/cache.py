@@ -1,31 +1,14 @@
-"""Tokenised rows on disk, under a digest of everything that they depend on.
-
-Files are ``.npz`` without pickle, written aside and renamed. One that cannot be read, for
-whatever reason, is made again.
-"""
+"""Under which name tokenised rows are kept: a digest of everything that they depend on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-
-from ftk_data.store import Store
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-log = logging.getLogger("ftk.data")
-
-PARTS = ("ids_T", "trained_T", "starts", "examples_N")
+from typing import Any
 
 
 def folder() -> Path:
@@ -64,32 +47,3 @@ def tokenizer_digest(tokenizer: Any) -> str:
         return digest([*facts, *(file_digest(file) for file in sorted(home.glob("*token*")) if file.is_file())])
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return digest([*facts, backend.to_str() if backend is not None else tokenizer.get_vocab()])
-
-
-def read(path: Path) -> tuple[Store, dict[str, Any]] | None:
-    """The rows in a file with what was noted about them, or None when there are none that can be read."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            store = Store(*(file[part] for part in PARTS))
-            facts: dict[str, Any] = json.loads(bytes(file["facts"]).decode())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("%s: is damaged and is made again: %s", path, error)
-        return None
-    whole = len(store.ids_T) == len(store.trained_T) == store.starts[-1] and len(store) == len(store.examples_N)
-    return (store, facts) if whole else None
-
-
-def write(path: Path, store: Store, facts: Mapping[str, Any]) -> None:
-    """Write rows so that a reader sees all of them or none. A disk that does not take them costs a warning only."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    arrays: dict[str, NDArray[Any]] = {part: getattr(store, part) for part in PARTS}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            np.savez(file, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        log.warning("%s: tokenised rows are not kept: %s", path, error)

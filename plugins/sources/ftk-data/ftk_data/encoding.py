@@ -10,28 +10,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from ftk import Media, Segment
     from numpy.typing import NDArray
 
     from ftk_data.rendering import Row
+
+
+class Shown(NamedTuple):
+    """Where the tokens of a medium stand in a batch."""
+
+    first: int
+    last: int
+    medium: Media
 
 
 class Batch(NamedTuple):
     """Rows of tokens, one after the other.
 
     starts: where each row starts, with the end as the last (R + 1 numbers). ends: after which tokens a trained segment
-    ends, in ascending order; a row may be cut there without cutting a turn.
+    ends, in ascending order; a row may be cut there without cutting a turn. weights_T: None when all tokens weigh 1.
     """
 
     ids_T: NDArray[np.int32]
     trained_T: NDArray[np.bool_]
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
+    weights_T: NDArray[np.float32] | None = None
+    media: tuple[Shown, ...] = ()
 
 
 class Encoder:
@@ -58,25 +69,55 @@ class Encoder:
         found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return found
 
+    def literal_texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text, with what looks like a control token read as text."""
+        if self._literal is not None:
+            return [one.ids for one in self._literal.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return list(self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    @cached_property
+    def _literal(self) -> Any:
+        """A second tokenizer, because how special tokens are read is a state of one."""
+        if self._backend is None:
+            return None
+        made = type(self._backend).from_str(self._backend.to_str())
+        made.encode_special_tokens = True
+        return made
+
     def rows(self, rows: Sequence[Row]) -> Batch:
         """The tokens of some rows."""
         segments = [segment for row in rows for segment in row]
         if self._prefixes:
             guards = [guard for row in rows for guard in self._guards(row)]
-            tokens = self.texts([guard + segment.text for guard, segment in zip(guards, segments, strict=True)])
+            tokens = self._all([guard + segment.text for guard, segment in zip(guards, segments, strict=True)], segments)
             parts = [ids[len(self._ids_of(guard)) :] for guard, ids in zip(guards, tokens, strict=True)]
         else:
-            parts = self.texts([segment.text for segment in segments])
+            parts = self._all([segment.text for segment in segments], segments)
         lengths = np.fromiter(map(len, parts), np.int64, len(parts))
         trained = np.fromiter((segment.trained for segment in segments), bool, len(segments))
         edges = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
         firsts = np.cumsum(np.fromiter((0, *(len(row) for row in rows)), np.int64, len(rows) + 1))
+        weights = np.fromiter((segment.weight for segment in segments), np.float32, len(segments))
         return Batch(
             np.fromiter(chain.from_iterable(parts), np.int32, int(edges[-1])),
             np.repeat(trained, lengths),
             edges[firsts],
             edges[1:][trained],
+            np.repeat(weights, lengths) if (weights != 1).any() else None,
+            tuple(
+                Shown(int(edges[number]), int(edges[number + 1]), segment.media)
+                for number, segment in enumerate(segments)
+                if segment.media is not None
+            ),
         )
+
+    def _all(self, texts: Sequence[str], segments: Sequence[Segment]) -> list[list[int]]:
+        literal = [number for number, segment in enumerate(segments) if segment.literal]
+        if not literal:
+            return self.texts(texts)
+        plain = iter(self.texts([text for text, segment in zip(texts, segments, strict=True) if not segment.literal]))
+        as_text = iter(self.literal_texts([texts[number] for number in literal]))
+        return [next(as_text if segment.literal else plain) for segment in segments]
 
     # SentencePiece vocabularies put a space in front of a text. In the middle of a row there is none at inference, so
     # such a tokenizer gets the segment behind a guard, whose tokens are then taken off again: the special token that
@@ -88,8 +129,12 @@ class Encoder:
         return guarded[: len(guard)] == guard and guarded[len(guard) :] != plain
 
     def _guards(self, row: Row) -> list[str]:
-        before = (segment.text for segment in row[:-1])
-        return ["", *(next((token for token in self._added if text.endswith(token)), "\n") for text in before)]
+        return ["", *(self._guard(before, segment) for before, segment in pairwise(row))]
+
+    def _guard(self, before: Segment, segment: Segment) -> str:
+        """What a segment is encoded behind."""
+        added = () if segment.literal else self._added
+        return next((token for token in added if before.text.endswith(token)), "\n")
 
     @cached_property
     def _added(self) -> tuple[str, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from ftk import DataError
+from ftk import DataError, Media
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,22 +14,42 @@ if TYPE_CHECKING:
     from ftk_data.encoding import Batch
     from ftk_data.options import DataOptions
 
+COUNTED = {"truncate": "truncated", "drop": "dropped: too long", "split": "split"}
+"""What the report says of a row that was too long."""
+
 
 class Fitted(NamedTuple):
     """What is left of a batch. K: the rows that are kept.
 
-    rows_K: which row of the batch each came from. counts: how many rows were truncated, split, dropped and why.
+    rows_K: which row of the batch each came from. changed: what happened to rows (``truncated``, ``split``,
+    ``dropped: ...``) → to which of the batch. weights_T, media: as :class:`ftk_data.store.Piece` has them.
     """
 
     ids_T: NDArray[np.int32]
     trained_T: NDArray[np.bool_]
     lengths_K: NDArray[np.int64]
     rows_K: NDArray[np.int64]
-    counts: dict[str, int]
+    changed: Mapping[str, NDArray[np.int64]]
+    weights_T: NDArray[np.float32] | None = None
+    media: Mapping[int, tuple[Media, ...]] = {}  # noqa: RUF012 (never changed)
+
+    def without(self, kept_K: NDArray[np.bool_]) -> Fitted:
+        """The same with only some of the kept rows."""
+        if kept_K.all():
+            return self
+        firsts = np.concatenate((np.zeros(1, np.int64), np.cumsum(self.lengths_K)[:-1]))[kept_K]
+        lengths = self.lengths_K[kept_K]
+        tokens = _positions(firsts, firsts + lengths, len(self.ids_T))
+        places = np.cumsum(kept_K) - 1
+        return Fitted(
+            self.ids_T[tokens], self.trained_T[tokens], lengths, self.rows_K[kept_K], self.changed,
+            None if self.weights_T is None else self.weights_T[tokens],
+            {int(places[row]): shown for row, shown in self.media.items() if kept_K[row]},
+        )  # fmt: skip
 
 
-def fit(batch: Batch, options: DataOptions, where: Callable[[int], str]) -> Fitted:
-    """Apply ``cutoff_policy`` and leave out rows without any trained token.
+def fit(batch: Batch, options: DataOptions, where: Callable[[int], str], *, answered: bool = True) -> Fitted:
+    """Apply ``cutoff_policy`` and leave out rows without any trained token, unless they need none (``answered``).
 
     ``where`` names a row of the batch for errors. Raises DataError for a long row under the policy ``error``.
     """
@@ -37,7 +57,7 @@ def fit(batch: Batch, options: DataOptions, where: Callable[[int], str]) -> Fitt
     first_R, last_R = batch.starts[:-1], batch.starts[1:]
     rows_K = np.arange(len(first_R))
     first_K, last_K = first_R, last_R
-    counts: dict[str, int] = {}
+    changed: dict[str, NDArray[np.int64]] = {}
     long = np.flatnonzero(last_R - first_R > limit)
     if len(long):
         if options.cutoff_policy == "error":
@@ -46,17 +66,21 @@ def fit(batch: Batch, options: DataOptions, where: Callable[[int], str]) -> Fitt
                 f"{where(int(long[0]))}: has {length} tokens, more than cutoff_len {limit}. "
                 "Raise it, or set cutoff_policy to truncate, drop or split"
             )
-        name = {"truncate": "truncated", "drop": "dropped: too long", "split": "split"}[options.cutoff_policy]
-        counts[name] = len(long)
+        changed[COUNTED[options.cutoff_policy]] = long
         spans = [span for row in rows_K for span in _spans(batch, int(row), limit, options.cutoff_policy)]
         rows_K, first_K, last_K = np.array(spans, np.int64).reshape(-1, 3).T
-    learnt = np.concatenate((np.zeros(1, np.int64), np.cumsum(batch.trained_T)))
+    learnt = np.concatenate((np.zeros(1, np.int64), np.cumsum(batch.trained_T, dtype=np.int64)))
     keep = learnt[last_K] > learnt[first_K]
-    if not keep.all():
-        counts["dropped: nothing to learn"] = int(len(keep) - keep.sum())
+    if answered and not keep.all():
         rows_K, first_K, last_K = rows_K[keep], first_K[keep], last_K[keep]
+    lost = np.setdiff1d(np.arange(len(first_R)), rows_K)
+    if len(lost := np.setdiff1d(lost, changed.get(COUNTED["drop"], np.empty(0, np.int64)))):
+        changed["dropped: nothing to learn"] = lost
     tokens = _positions(first_K, last_K, len(batch.ids_T))
-    return Fitted(batch.ids_T[tokens], batch.trained_T[tokens], last_K - first_K, rows_K, counts)
+    return Fitted(
+        batch.ids_T[tokens], batch.trained_T[tokens], last_K - first_K, rows_K, changed,
+        None if batch.weights_T is None else batch.weights_T[tokens], _media_of(batch, first_K, last_K),
+    )  # fmt: skip
 
 
 def _spans(batch: Batch, row: int, limit: int, policy: str) -> Iterator[tuple[int, int, int]]:
@@ -67,10 +91,33 @@ def _spans(batch: Batch, row: int, limit: int, policy: str) -> Iterator[tuple[in
     elif policy == "truncate":
         turn = int(np.searchsorted(batch.ends, first + limit, side="right")) - 1
         whole = int(batch.ends[turn]) if turn >= 0 else 0
-        yield row, first, whole if whole > first else first + limit
+        end = whole if whole > first else _before_medium(batch, first, first + limit)
+        if end > first:
+            yield row, first, end
     elif policy == "split":
-        for start in range(first, last, limit):
-            yield row, start, min(start + limit, last)
+        while first < last:
+            end = min(_before_medium(batch, first, min(first + limit, last)), last)
+            if end == first:  # a medium longer than the limit can stand in no row
+                return
+            yield row, first, end
+            first = end
+
+
+def _before_medium(batch: Batch, first: int, cut: int) -> int:
+    """A place to cut at or before ``cut``: the start of the medium that it would have cut."""
+    for shown in batch.media:
+        if first <= shown.first < cut < shown.last:
+            return shown.first
+    return cut
+
+
+def _media_of(batch: Batch, first_K: NDArray[np.int64], last_K: NDArray[np.int64]) -> dict[int, tuple[Media, ...]]:
+    """Kept row → the media whose tokens it holds."""
+    media: dict[int, tuple[Media, ...]] = {}
+    for shown in batch.media:
+        for row in np.flatnonzero((first_K <= shown.first) & (shown.last <= last_K)).tolist():
+            media[row] = (*media.get(row, ()), shown.medium)
+    return media
 
 
 def _positions(first_K: NDArray[np.int64], last_K: NDArray[np.int64], total: int) -> slice | NDArray[np.int64]:

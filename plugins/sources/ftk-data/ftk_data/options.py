@@ -42,10 +42,17 @@ class DataOptions:
         False, help="The same as packing, which always isolates; in stage pt packing isolates only with this."
     )
     preprocessing_num_workers: int | None = ftk.option(
-        None, help="Threads that tokenise; unset leaves it to the tokenizer.", minimum=1
+        None, help="Processes that tokenise; unset is one whose tokenizer uses all cores.", minimum=1
     )
     preprocessing_batch_size: int = ftk.option(1000, help="Examples that are tokenised in one call.", minimum=1)
     overwrite_cache: bool = ftk.option(False, help="Tokenise again even if the rows are in the cache.")
+    streaming: bool = ftk.option(
+        False, help="Read and tokenise while training, for data sets that no disk holds; needs max_steps."
+    )
+    buffer_size: int = ftk.option(
+        16384, help="With streaming: rows from which the next one is drawn at random; 1 keeps the order.", minimum=1
+    )
+    eval_on_each_dataset: bool = ftk.option(False, help="Evaluate on each data set by itself.")
     tokenized_path: str | None = ftk.option(
         None, help="A folder with tokenised rows: read when it is there, written when it is not."
     )

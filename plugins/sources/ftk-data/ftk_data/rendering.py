@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from ftk import ChatTemplate, Message, Segment
 
 from ftk_data.conversations import UNSET, JinjaRenderer
+from ftk_data.direct import quick
 from ftk_data.formats import jinja_source, tool_format_of, without_marks
 from ftk_data.options import TemplateOptions
 from ftk_data.tools import ToolFormat
@@ -49,7 +50,9 @@ def make_renderer(run: Run) -> Renderer:
     if spec.target:
         return cast("Renderer", spec.load()(run))
     chosen = cast("ToolFormat | None", run.plan.one("tool_format"))
-    return declared(spec, run.tokenizer, template_options(run), thinking_of(run), chosen)
+    options = template_options(run)
+    made = declared(spec, run.tokenizer, options, thinking_of(run), chosen)
+    return cast("Renderer", quick(made, spec, options.default_system, made.preserve_thinking))
 
 
 def declared(

@@ -26,8 +26,8 @@ def of_store(store: Store) -> dict[str, int]:
     """How many rows and tokens there are."""
     return {
         "num_rows": len(store),
-        "num_tokens": len(store.ids_T),
-        "num_trained_tokens": int(store.trained_T.sum()),
+        "num_tokens": store.num_tokens,
+        "num_trained_tokens": int(store.trained_N.sum()),
         "longest_row": int(store.lengths_N.max(initial=0)),
     }
 
@@ -35,13 +35,16 @@ def of_store(store: Store) -> dict[str, int]:
 def of_dataset(one: Tokenised) -> dict[str, Any]:
     """What went into one data set's rows, what came out, and why the rest did not."""
     counts = dict(one.counts)
-    return {"rows_read": counts.pop("rows", 0), **of_store(one.store), **counts, "fingerprint": one.fingerprint}
+    read, used = counts.pop("rows", 0), counts.pop("used", 0)
+    return {
+        "rows_read": read, "rows_used": used, **of_store(one.store), **counts, "fingerprint": one.fingerprint
+    }  # fmt: skip
 
 
 def warn(name: str, counts: dict[str, int], rows_read: int) -> None:
     """One line for every reason why rows of a data set are not trained as they are."""
     for reason, num in sorted(counts.items()):
-        if reason != "rows":
+        if reason not in ("rows", "used"):
             log.warning("%s: %d of %d rows %s", name, num, rows_read, reason)
 
 

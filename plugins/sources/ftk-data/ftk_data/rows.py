@@ -1,27 +1,28 @@
 """The rows of a run: what trainers name as their ``rows`` target.
 
-Data sets are tokenised (or come from the cache), mixed, split into train and eval, and packed. What comes out behaves
-like a list of dicts and keeps nothing but flat arrays.
+Data sets are tokenised (or come from the cache), mixed, split into train and eval, and packed.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from ftk import ChatExample, DataError, TextExample
+from ftk import DataError
 
-import ftk_data
-from ftk_data import cache, report
+from ftk_data import cache, report, shards
 from ftk_data.mixing import mixed, split_off
 from ftk_data.options import DataOptions
-from ftk_data.packing import packs
+from ftk_data.packing import pack
 from ftk_data.rendering import options_of
-from ftk_data.store import IGNORED, Store, joined
+from ftk_data.sequences import BlockRows, FeedbackRows, PackedRows, PairRows, PromptRows, TokenRows
+from ftk_data.stages import CHAT, CHOSEN, FEEDBACK, PAIRS, PROMPTS, TEXT, Stage
+from ftk_data.store import Store, joined
 from ftk_data.tokenising import Tokenised, tokenise
 
 if TYPE_CHECKING:
@@ -29,172 +30,186 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 log = logging.getLogger("ftk.data")
+Made = TokenRows | Mapping[str, TokenRows]
 
 UNLIMITED = 2**31
 """A ``cutoff_len`` for documents that become part of a stream."""
 
 
 class Part(NamedTuple):
-    """Rows of a store in the order in which they are trained, and the data sets that they are of."""
+    """Rows of a store in the order in which they are trained, and the data sets that they are of.
+
+    order: of a pair it has the chosen row only; the rejected one stands after it.
+    """
 
     store: Store
     order: NDArray[np.int64]
     datasets: tuple[Tokenised, ...]
 
 
-class TokenRows(Sequence[dict[str, Any]]):
-    """Rows of a store, several together when packed. N: rows.
+def build_chat(run: Run, split: str) -> Made:
+    """The rows of ``train`` or ``eval`` for supervised fine-tuning; see :class:`ftk_data.sequences.TokenRows`.
 
-    groups: the store's rows that make up each row.
-    """
-
-    def __init__(self, store: Store, groups: Sequence[Sequence[int]], *, isolated: bool) -> None:
-        self.store, self.groups, self.isolated = store, groups, isolated
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    @property
-    def lengths_N(self) -> NDArray[np.int64]:
-        """The number of tokens of each row."""
-        lengths = self.store.lengths_N
-        if isinstance(self.groups, np.ndarray):
-            return lengths[self.groups[:, 0]]
-        return np.array([int(lengths[group].sum()) for group in self.groups], np.int64)
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
-        pairs = [self.store.row(row) for row in self.groups[index]]
-        if not self.isolated:
-            return {"input_ids": pairs[0][0], "labels": pairs[0][1]}
-        for _, labels_T in pairs:
-            labels_T[0] = IGNORED  # what comes before it is another document
-        return {
-            "input_ids": np.concatenate([ids_T for ids_T, _ in pairs]),
-            "labels": np.concatenate([labels_T for _, labels_T in pairs]),
-            "position_ids": np.concatenate([np.arange(len(ids_T)) for ids_T, _ in pairs]),
-        }
-
-
-def build_chat(run: Run, split: str) -> Sequence[dict[str, Any]]:
-    """The rows of ``train`` or ``eval`` for supervised fine-tuning.
-
-    Each is a dict of numpy int64 arrays: ``input_ids``, ``labels`` (-100 is not trained; not shifted) and, only when
-    packed, ``position_ids`` that restart at 0 for each document. An ``eval`` that nobody asked for has length 0.
+    An ``eval`` that nobody asked for has length 0; with ``eval_on_each_dataset`` it is a mapping of data sets.
     Raises DataError when the data cannot be read or nothing of it is left.
     """
-    options = options_of(run, DataOptions)
-    part = _part(run, split, ChatExample, options)
-    packing = bool(options.packing or options.neat_packing)
-    return _published(run, split, part, options, packing=packing)
+    return _built(run, split, CHAT, options_of(run, DataOptions))
 
 
-def build_text(run: Run, split: str) -> Sequence[dict[str, Any]]:
+def build_text(run: Run, split: str) -> Made:
     """The rows for pre-training: each document with the end token after it.
 
     With packing, the default, all documents of a split are one stream that is cut into blocks of ``cutoff_len``; with
     ``neat_packing`` whole documents are packed instead, isolated from each other as :func:`build_chat` does.
-    Without packing each document is a row. Keys as in :func:`build_chat`.
+    Without packing each document is a row.
     """
-    options = options_of(run, DataOptions)
-    blocks = options.packing is not False and not options.neat_packing
+    return _built(run, split, TEXT, options_of(run, DataOptions))
+
+
+def build_pairs(run: Run, split: str) -> Made:
+    """The rows for preferences: a prompt with a chosen and with a rejected answer; see ``PairRows``."""
+    return _built(run, split, PAIRS, options_of(run, DataOptions))
+
+
+def build_feedback(run: Run, split: str) -> Made:
+    """The rows for KTO: an answer that was liked or not; see ``FeedbackRows``."""
+    return _built(run, split, FEEDBACK, options_of(run, DataOptions))
+
+
+def build_prompts(run: Run, split: str) -> Made:
+    """Prompts that a model is to answer, with the reference answer where there is one; see ``PromptRows``.
+
+    A prompt that is longer than ``cutoff_len`` is left out and counted: cut, it would ask for something else.
+    """
+    return _built(run, split, PROMPTS, options_of(run, DataOptions))
+
+
+def _built(run: Run, split: str, stage: Stage, options: DataOptions) -> Made:
     fitting = options
-    if blocks:
-        fitting = replace(options, cutoff_len=UNLIMITED)
-    elif options.neat_packing and options.cutoff_policy == "truncate":
-        fitting = replace(options, cutoff_policy="split")
-    part = _part(run, split, TextExample, fitting)
-    if blocks:
-        part = _blocks(part, options.cutoff_len)
-    return _published(run, split, part, options, packing=options.neat_packing)
+    if stage is TEXT:
+        if _in_blocks(options):
+            fitting = replace(options, cutoff_len=UNLIMITED)
+        elif options.neat_packing and options.cutoff_policy == "truncate":
+            fitting = replace(options, cutoff_policy="split")
+    part = _part(run, split, stage, fitting)
+    if split == "eval" and options.eval_on_each_dataset and len(part.datasets) > 1:
+        alone = {one.name: Part(one.store, _units(one.store, stage), (one,)) for one in part.datasets}
+        return {name: _published(run, f"eval {name}", one, stage, options) for name, one in alone.items()}
+    return _published(run, split, part, stage, options)
 
 
-def _part(run: Run, split: str, wanted: type, options: DataOptions) -> Part:
+def _in_blocks(options: DataOptions) -> bool:
+    return options.packing is not False and not options.neat_packing
+
+
+def _units(store: Store, stage: Stage) -> NDArray[np.int64]:
+    """The rows that are drawn when data sets are mixed or split: one for each pair."""
+    return np.flatnonzero(store.roles_N == CHOSEN) if stage is PAIRS else np.arange(len(store))
+
+
+def _part(run: Run, split: str, stage: Stage, options: DataOptions) -> Part:
     """The rows of a split; those of ``eval`` are its own data sets, or what ``val_size`` sets aside."""
     if split == "eval" and (run.datasets("eval") or not options.val_size):
-        return run.once(f"ftk_data.mixed:eval:{wanted.__name__}", lambda: _mixed(run, "eval", wanted, options))
-    part = run.once(f"ftk_data.mixed:train:{wanted.__name__}", lambda: _mixed(run, "train", wanted, options))
+        return run.once(f"ftk_data.mixed:eval:{stage.name}", lambda: _mixed(run, "eval", stage, options))
+    part = run.once(f"ftk_data.mixed:train:{stage.name}", lambda: _mixed(run, "train", stage, options))
     if not options.val_size or run.datasets("eval"):
         return part
     train, aside = split_off(part.order, part.store.examples_N, options.val_size, run.seed)
     return part._replace(order=aside if split == "eval" else train)
 
 
-def _mixed(run: Run, split: str, wanted: type, options: DataOptions) -> Part:
-    saved = Path(options.tokenized_path) / f"{split}.npz" if options.tokenized_path else None
-    if saved and saved.exists():
-        return _load(run, saved)
-    renderer = ftk_data.renderer(run) if wanted is ChatExample else None
-    datasets = tuple(tokenise(run, dataset, renderer, wanted, options) for dataset in run.datasets(split))
-    store = joined([one.store for one in datasets]) if datasets else joined([])
-    part = Part(store, mixed([len(one.store) for one in datasets], options, run.seed), datasets)
+def _mixed(run: Run, split: str, stage: Stage, options: DataOptions) -> Part:
+    saved = Path(options.tokenized_path) / split if options.tokenized_path else None
+    if saved and (saved / "facts.json").exists():
+        return _load(run, saved, stage)
+    datasets = tuple(tokenise(run, dataset, stage, options) for dataset in run.datasets(split))
+    store = joined([one.store for one in datasets])
+    order = mixed([len(_units(one.store, stage)) for one in datasets], options, run.seed)
+    part = Part(store, _units(store, stage)[order], datasets)
     if saved and datasets:
-        cache.write(saved, store, {"tokenizer": cache.tokenizer_digest(run.tokenizer), "order": part.order.tolist()})
-        log.info("%s: %d rows saved", saved, len(store))
+        _save(run, saved, part, stage)
     return part
 
 
-def _load(run: Run, saved: Path) -> Part:
-    found = cache.read(saved)
-    if found is None:
-        raise DataError(f"{saved}: cannot be read. Remove it to tokenise again")
-    store, facts = found
+def _save(run: Run, folder: Path, part: Part, stage: Stage) -> None:
+    """Keep rows in a folder of the user's own. Raises DataError when it cannot be written."""
+    try:
+        for number, piece in enumerate(part.store.pieces):
+            shards.put(folder / f"{number:06d}.safetensors", shards.packed(piece, {}))
+        facts = {
+            "tokenizer": cache.tokenizer_digest(run.tokenizer), "stage": stage.name,
+            "num_files": len(part.store.pieces), "order": part.order.tolist(),
+        }  # fmt: skip
+        shards.put(folder / "facts.json", json.dumps(facts).encode())
+    except OSError as cause:
+        raise DataError(f"tokenized_path: {folder} cannot be written: {cause.strerror}") from cause
+    log.info("%s: %d rows saved", folder, len(part.store))
+
+
+def _load(run: Run, folder: Path, stage: Stage) -> Part:
+    """The rows of such a folder. Raises DataError when it is damaged or of another tokenizer or stage."""
+    hint = "Remove the folder to tokenise again"
+    try:
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        order = np.array(facts["order"], np.int64)
+        files = [folder / f"{number:06d}.safetensors" for number in range(facts["num_files"])]
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise DataError(f"tokenized_path: {folder} is damaged: {cause}. {hint}") from cause
     if facts["tokenizer"] != cache.tokenizer_digest(run.tokenizer):
-        raise DataError(f"{saved}: was made with another tokenizer. Remove it to tokenise again")
-    log.info("%s: %d rows", saved, len(store))
-    one = Tokenised(saved.stem, store, {}, cache.file_digest(saved))
-    return Part(store, np.array(facts["order"], np.int64), (one,))
+        raise DataError(f"tokenized_path: {folder} was made with another tokenizer. {hint}")
+    if facts["stage"] != stage.name:
+        raise DataError(f"tokenized_path: {folder} holds rows for {facts['stage']}, not for {stage.name}. {hint}")
+    pieces = [shards.read(file, keep=True) for file in files]
+    if any(piece is None for piece in pieces):
+        raise DataError(f"tokenized_path: {folder} is damaged. {hint}")
+    store = Store(piece for piece, _ in filter(None, pieces))
+    log.info("%s: %d rows", folder, len(store))
+    counts = {"rows": len(store), "used": len(store)}
+    return Part(store, order, (Tokenised(folder.name, store, counts, cache.digest([facts["tokenizer"], str(folder)])),))
 
 
-def _blocks(part: Part, size: int) -> Part:
-    """The rows of a part as one stream, cut into blocks; the last one is shorter."""
-    store = part.store
-    spans = [np.arange(store.starts[row], store.starts[row + 1]) for row in part.order]
-    tokens = np.concatenate(spans) if spans else np.empty(0, np.int64)
-    num = -(-len(tokens) // size)
-    starts = np.minimum(np.arange(num + 1) * size, len(tokens))
-    blocks = Store(store.ids_T[tokens], store.trained_T[tokens], starts, np.arange(num))
-    return Part(blocks, np.arange(num), part.datasets)
-
-
-def _published(run: Run, split: str, part: Part, options: DataOptions, *, packing: bool) -> TokenRows:
-    """The rows of a part, packed if asked for, with the report written. Raises DataError when there are none."""
+def _published(run: Run, split: str, part: Part, stage: Stage, options: DataOptions) -> TokenRows:
+    """The rows of a part as the stage wants them, with the report written. Raises DataError when there are none."""
     if not len(part.order) and (split == "train" or part.datasets):
         raise DataError(f"{split}: no row is left to train on{_why(part.datasets)}")
-    if packing:
-        lengths = part.store.lengths_N[part.order].tolist()
-        groups: Sequence[Sequence[int]] = [
-            [int(part.order[row]) for row in pack] for pack in packs(lengths, options.cutoff_len)
-        ]
-    else:
-        groups = part.order[:, None]
-    rows = TokenRows(part.store, groups, isolated=packing)
+    rows = _arranged(part, stage, options)
     if part.datasets:
-        report.publish(run, split, _report(part, rows, options, packing), part.datasets)
+        report.publish(run, split, _report(part, rows, options), part.datasets)
     return rows
 
 
-def _report(part: Part, rows: TokenRows, options: DataOptions, packing: bool) -> dict[str, Any]:
-    lengths = part.store.lengths_N[part.order]
-    learnt = np.concatenate((np.zeros(1, np.int64), np.cumsum(part.store.trained_T)))
-    trained = learnt[part.store.starts[part.order + 1]] - learnt[part.store.starts[part.order]]
+def _arranged(part: Part, stage: Stage, options: DataOptions) -> TokenRows:
+    packing = bool(options.packing or options.neat_packing)
+    if stage is PAIRS:
+        return PairRows(part.store, part.order)
+    if stage is FEEDBACK:
+        return FeedbackRows(part.store, part.order)
+    if stage is PROMPTS:
+        return PromptRows(part.store, part.order)
+    if stage is TEXT and _in_blocks(options):
+        return BlockRows(part.store, part.order, options.cutoff_len)
+    if packing:
+        return PackedRows(part.store, part.order, pack(part.store.lengths_N[part.order], options.cutoff_len))
+    return TokenRows(part.store, part.order)
+
+
+def _report(part: Part, rows: TokenRows, options: DataOptions) -> dict[str, Any]:
+    lengths = part.store.lengths_N[rows.members]
     made: dict[str, Any] = {
         "num_rows": len(rows),
         "num_tokens": int(lengths.sum()),
-        "num_trained_tokens": int(trained.sum()),
+        "num_trained_tokens": int(part.store.trained_N[rows.members].sum()),
         "longest_row": int(lengths.max(initial=0)),
         "datasets": {one.name: report.of_dataset(one) for one in part.datasets},
     }
-    if packing:
+    if isinstance(rows, PackedRows):
         made["packing_efficiency"] = round(made["num_tokens"] / max(1, len(rows) * options.cutoff_len), 4)
     return made
 
 
 def _why(datasets: Sequence[Tokenised]) -> str:
-    reasons = [f"{one.name}: {num} {why}" for one in datasets for why, num in one.counts.items() if why != "rows"]
+    reasons = [
+        f"{one.name}: {num} {why}" for one in datasets for why, num in one.counts.items() if why not in ("rows", "used")
+    ]
     return f" ({'; '.join(reasons)})" if reasons else ""
+

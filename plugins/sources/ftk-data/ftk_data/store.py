@@ -1,15 +1,18 @@
-"""Tokenised rows in flat arrays, whatever their number: five bytes a token and sixteen a row.
+"""Tokenised rows in flat arrays, which may lie on disk: five bytes a token and sixteen a row.
 
-T: all tokens, N: rows.
+T: tokens of a piece or a row, N: rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from ftk import Media
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,62 +23,132 @@ IGNORED = -100
 """The label that the loss leaves out."""
 
 
+class TokenRow(NamedTuple):
+    """One row: its tokens, labels (-100 is not trained; not shifted), the weight of each (None: all 1), its media."""
+
+    ids_T: NDArray[np.int64]
+    labels_T: NDArray[np.int64]
+    weights_T: NDArray[np.float32] | None = None
+    media: tuple[Media, ...] = ()
+
+
 @dataclass(frozen=True)
-class Store:
+class Piece:
     """Rows of tokens, one after the other.
 
     starts: where each row starts, with the end as the last (N + 1 numbers).
     examples_N: the number of the example that a row came from; rows of one example stay on one side of a split.
+    roles_N: what a row is within its example, see :mod:`ftk_data.stages`. weights_T: None when all tokens weigh 1.
+    media: row → what it shows, for rows that show something.
     """
 
     ids_T: NDArray[np.int32]
     trained_T: NDArray[np.bool_]
     starts: NDArray[np.int64]
     examples_N: NDArray[np.int64]
+    roles_N: NDArray[np.int8]
+    weights_T: NDArray[np.float32] | None = None
+    media: Mapping[int, tuple[Media, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    @property
-    def lengths_N(self) -> NDArray[np.int64]:
-        return np.diff(self.starts)
-
-    def row(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The ids and labels of a row, int64 each."""
-        span = slice(self.starts[index], self.starts[index + 1])
+    def row(self, index: int) -> TokenRow:
+        span = slice(int(self.starts[index]), int(self.starts[index + 1]))
         ids_T = self.ids_T[span].astype(np.int64)
-        return ids_T, np.where(self.trained_T[span], ids_T, IGNORED)
+        labels_T = np.where(self.trained_T[span], ids_T, IGNORED)
+        weights_T = None if self.weights_T is None else np.asarray(self.weights_T[span])
+        return TokenRow(ids_T, labels_T, weights_T, self.media.get(index, ()))
 
 
-def collected(batches: Iterable[tuple[NDArray[np.int64], Fitted]]) -> Store:
-    """The store of fitted batches, each with the example numbers of its rows."""
-    ids: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
-    trained: list[NDArray[np.bool_]] = [np.empty(0, bool)]
-    lengths: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
-    examples: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-    for numbers_R, fitted in batches:
-        ids.append(fitted.ids_T)
-        trained.append(fitted.trained_T)
-        lengths.append(fitted.lengths_K)
-        examples.append(numbers_R[fitted.rows_K])
-    return Store(
-        np.concatenate(ids), np.concatenate(trained), np.cumsum(np.concatenate(lengths)), np.concatenate(examples)
+class Store:
+    """The rows of some pieces, in their order. N: all rows."""
+
+    def __init__(self, pieces: Iterable[Piece]) -> None:
+        self.pieces = tuple(piece for piece in pieces if len(piece))
+        self.firsts = np.cumsum([0, *(len(piece) for piece in self.pieces)])
+
+    def __len__(self) -> int:
+        return int(self.firsts[-1])
+
+    @cached_property
+    def lengths_N(self) -> NDArray[np.int64]:
+        return _joined([np.diff(piece.starts) for piece in self.pieces])
+
+    @cached_property
+    def trained_N(self) -> NDArray[np.int64]:
+        """How many tokens of each row are trained. Reads all rows."""
+        return _joined([_sums(piece) for piece in self.pieces])
+
+    @property
+    def examples_N(self) -> NDArray[np.int64]:
+        return _joined([piece.examples_N for piece in self.pieces])
+
+    @property
+    def roles_N(self) -> NDArray[np.int8]:
+        return np.concatenate([np.empty(0, np.int8), *(piece.roles_N for piece in self.pieces)])
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.lengths_N.sum())
+
+    def row(self, index: int) -> TokenRow:
+        number = int(np.searchsorted(self.firsts, index, side="right")) - 1
+        return self.pieces[number].row(int(index) - int(self.firsts[number]))
+
+
+def _sums(piece: Piece) -> NDArray[np.int64]:
+    learnt = np.concatenate((np.zeros(1, np.int64), np.cumsum(piece.trained_T, dtype=np.int64)))
+    return np.diff(learnt[piece.starts])
+
+
+def _joined(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def collected(batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int8], Fitted]]) -> Piece:
+    """The piece of fitted batches, each with the example numbers of its rows and what they are in them."""
+    made = list(batches)
+    media: dict[int, tuple[Media, ...]] = {}
+    first = 0
+    for *_, fitted in made:
+        media |= {first + row: shown for row, shown in fitted.media.items()}
+        first += len(fitted.lengths_K)
+    weighty = any(fitted.weights_T is not None for *_, fitted in made)
+    return Piece(
+        np.concatenate([np.empty(0, np.int32), *(fitted.ids_T for *_, fitted in made)]),
+        np.concatenate([np.empty(0, bool), *(fitted.trained_T for *_, fitted in made)]),
+        np.cumsum(np.concatenate([np.zeros(1, np.int64), *(fitted.lengths_K for *_, fitted in made)])),
+        np.concatenate([np.empty(0, np.int64), *(numbers_R[fitted.rows_K] for numbers_R, _, fitted in made)]),
+        np.concatenate([np.empty(0, np.int8), *(roles_R[fitted.rows_K] for _, roles_R, fitted in made)]),
+        np.concatenate([_weights(fitted) for *_, fitted in made]) if weighty else None,
+        media,
     )
+
+
+def _weights(fitted: Fitted) -> NDArray[np.float32]:
+    return np.ones(len(fitted.ids_T), np.float32) if fitted.weights_T is None else fitted.weights_T
 
 
 def joined(stores: Sequence[Store]) -> Store:
     """Several stores as one, their examples renumbered so that they stay apart."""
-    if len(stores) == 1:
-        return stores[0]
-    lengths = [np.zeros(1, np.int64), *(store.lengths_N for store in stores)]
-    examples = [np.empty(0, np.int64)]
+    pieces: list[Piece] = []
     offset = 0
     for store in stores:
-        examples.append(store.examples_N + offset)
-        offset += int(store.examples_N.max(initial=-1)) + 1
-    return Store(
-        np.concatenate([np.empty(0, np.int32), *(store.ids_T for store in stores)]),
-        np.concatenate([np.empty(0, bool), *(store.trained_T for store in stores)]),
-        np.cumsum(np.concatenate(lengths)),
-        np.concatenate(examples),
-    )
+        last = -1
+        for piece in store.pieces:
+            last = max(last, int(piece.examples_N.max(initial=-1)))
+            pieces.append(replace(piece, examples_N=piece.examples_N + offset) if offset else piece)
+        offset += last + 1
+    return Store(pieces)
+
+
+def media_to_json(media: Mapping[int, tuple[Media, ...]]) -> str:
+    """The media of a piece as text. Their sources are paths or addresses: bytes have been put into files before."""
+    return json.dumps({row: [[one.kind, one.source] for one in shown] for row, shown in media.items()})
+
+
+def media_from_json(text: str) -> dict[int, tuple[Media, ...]]:
+    """What :func:`media_to_json` wrote."""
+    rows: dict[str, list[Any]] = json.loads(text)
+    return {int(row): tuple(Media(kind, source) for kind, source in shown) for row, shown in rows.items()}

@@ -1,0 +1,87 @@
+"""What each stage makes of an example: which conversations become rows, and what of them is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ftk import ChatExample, DataError, FeedbackExample, Message, PairExample, TextExample
+
+if TYPE_CHECKING:
+    from ftk_data.options import DataOptions
+
+CHOSEN, REJECTED = 0, 1
+DISLIKED, LIKED = 0, 1
+
+
+class Part(NamedTuple):
+    """A conversation of an example, and what it is in it: chosen or rejected, liked or not; 0 where that says nothing."""
+
+    messages: Sequence[Message]
+    role: int = 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How examples of one kind become rows.
+
+    parts: example → its conversations. together: the rows of an example are of use only all together.
+    answered: rows without a trained token are dropped. cut: a row that is too long may be cut.
+    """
+
+    name: str
+    wanted: type
+    parts: Callable[[Any, DataOptions], Sequence[Part]]
+    together: bool = False
+    answered: bool = True
+    cut: bool = True
+
+
+def with_flags(messages: Sequence[Message], options: DataOptions) -> Sequence[Message]:
+    """The messages with ``mask_history`` applied: only the last answer is trained."""
+    return last_only(messages) if options.mask_history else messages
+
+
+def last_only(messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages with the last answer alone to be trained, whatever was said of it; its own flag stays."""
+    last = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=-1)
+    return [replace(message, trained=message.trained if i == last else False) for i, message in enumerate(messages)]
+
+
+def _continued(messages: Sequence[Message], answer: Sequence[Message]) -> Sequence[Message]:
+    """A prompt with an answer, which alone is trained."""
+    before = [replace(message, trained=False) if message.role == "assistant" else message for message in messages]
+    return [*before, *(replace(message, trained=None) for message in answer)]
+
+
+def _chat(example: ChatExample, options: DataOptions) -> Sequence[Part]:
+    return (Part(with_flags(example.messages, options)),)
+
+
+def _pair(example: PairExample, options: DataOptions) -> Sequence[Part]:
+    return (
+        Part(_continued(example.messages, example.chosen), CHOSEN),
+        Part(_continued(example.messages, example.rejected), REJECTED),
+    )
+
+
+def _feedback(example: FeedbackExample, options: DataOptions) -> Sequence[Part]:
+    if not example.messages or example.messages[-1].role != "assistant":
+        raise DataError("has no answer to like or dislike at its end")
+    *before, last = example.messages
+    return (Part(_continued(before, [last]), LIKED if example.desirable else DISLIKED),)
+
+
+def _prompt(example: ChatExample, options: DataOptions) -> Sequence[Part]:
+    *before, last = example.messages
+    if last.role != "assistant":
+        return (Part(_continued(example.messages, [])),)
+    return (Part(_continued(before, [last])),)
+
+
+TEXT = Stage("text", TextExample, lambda example, options: ())
+CHAT = Stage("chat", ChatExample, _chat)
+PAIRS = Stage("pairs", PairExample, _pair, together=True)
+FEEDBACK = Stage("feedback", FeedbackExample, _feedback)
+PROMPTS = Stage("prompts", ChatExample, _prompt, answered=False, cut=False)

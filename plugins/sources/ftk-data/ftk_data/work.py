@@ -1,0 +1,203 @@
+"""Making the rows of a data set: examples are rendered here while another thread encodes, a stretch at a time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from ftk import DataError, Segment, TextExample
+
+from ftk_data.encoding import Encoder
+from ftk_data.fitting import COUNTED, Fitted, fit
+from ftk_data.literal import ControlTokens, unescaped
+from ftk_data.placing import media_of, placed
+from ftk_data.shards import SHARD, Shards
+from ftk_data.stages import Stage
+from ftk_data.store import Piece, collected
+
+if TYPE_CHECKING:
+    from ftk.types import Example, MediaEncoder
+    from numpy.typing import NDArray
+
+    from ftk_data.options import DataOptions
+    from ftk_data.reading import Reader
+    from ftk_data.rendering import Renderer, Row
+
+FORGED = "with control tokens in their text"
+LONGEST = 8_000_000
+"""Characters of a batch: long documents make smaller batches, so that memory stays bounded."""
+
+
+class Pending(NamedTuple):
+    """Rows of a batch, with the number of the example that each came from and what it is in it."""
+
+    rows: list[Row]
+    examples: list[int]
+    roles: list[int]
+
+
+class Work:
+    """Makes the rows of one data set from its examples."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        renderer: Renderer | None,
+        tokenizer: Any,
+        media: MediaEncoder | None,
+        stage: Stage,
+        options: DataOptions,
+    ) -> None:
+        self.reader, self.renderer, self.media, self.stage = reader, renderer, media, stage
+        self.encoder = Encoder(tokenizer)
+        self.control = ControlTokens.of(tokenizer)
+        self.literally = bool(getattr(tokenizer, "split_special_tokens", False))
+        cut = stage.cut or options.cutoff_policy == "error"
+        self.options = options if cut else replace(options, cutoff_policy="drop")
+
+    def fill(self, shards: Shards) -> dict[int, tuple[Piece, dict[str, Any]]]:
+        """Make every shard that nobody has made or is making, then wait for the others.
+
+        Returns those that could not be kept on disk. Raises DataError as the reader and the policies do; a shard that
+        another process failed to make is made here, so that its error comes out here, too.
+        """
+        unkept: dict[int, tuple[Piece, dict[str, Any]]] = {}
+        waiting = False
+        while True:
+            missing = self._pass(shards, unkept)
+            if not missing:
+                return unkept
+            if waiting:
+                time.sleep(0.02)
+            waiting = True
+
+    def _pass(self, shards: Shards, unkept: dict[int, tuple[Piece, dict[str, Any]]]) -> bool:
+        """Go through all shards once; whether some are still in other hands."""
+        number = 0
+        missing = False
+        while (num := shards.num) is None or number < num:
+            if number in unkept or shards.has(number):
+                pass
+            elif shards.claim(number):
+                try:
+                    self._make(shards, number, unkept)
+                finally:
+                    shards.unclaim(number)
+            else:
+                missing = True
+            number += 1
+        return missing
+
+    def _make(self, shards: Shards, number: int, unkept: dict[int, tuple[Piece, dict[str, Any]]]) -> None:
+        if shards.has(number):
+            return  # made between the look and the claim
+        piece, counts = self.piece(number * SHARD, (number + 1) * SHARD, lambda: shards.refresh(number))
+        last = number + 1 if counts.get("rows") else number
+        if last > number:
+            shards.write(number, piece, {"counts": counts})
+            if shards.lost:
+                unkept[number] = (piece, {"counts": counts})
+        if self.reader.ended:
+            shards.end(last)
+
+    def again(self, shards: Shards, number: int) -> tuple[Piece, dict[str, Any]]:
+        """Make a shard anew that could not be read."""
+        unkept: dict[int, tuple[Piece, dict[str, Any]]] = {}
+        self._make(shards, number, unkept)
+        found = unkept.get(number) or shards.read(number)
+        assert found, f"{shards.path(number)} was written and cannot be read"
+        return found
+
+    def piece(self, first: int, last: int, beat: Any = lambda: None) -> tuple[Piece, dict[str, int]]:
+        """The rows of the source's rows from ``first`` up to ``last``, and what was counted; ``beat`` is called often."""
+        self.reader.counts = Counter()
+        made: list[tuple[Pending, Fitted]] = []
+        with ThreadPoolExecutor(1) as pool:
+            waiting: Future[Fitted] | None = None
+            before: Pending | None = None
+            for pending in self._rendered(first, last):
+                coming = pool.submit(self._encoded, pending)
+                if waiting and before:
+                    made.append((before, waiting.result()))
+                    beat()
+                waiting, before = coming, pending
+            if waiting and before:
+                made.append((before, waiting.result()))
+        counts = self.reader.counts
+        piece = collected([self._counted(pending, fitted, counts) for pending, fitted in made])
+        counts["used"] = len(np.unique(piece.examples_N))
+        return piece, {name: int(num) for name, num in counts.items() if num}
+
+    def _encoded(self, pending: Pending) -> Fitted:
+        batch = self.encoder.rows(pending.rows)
+        where = lambda row: self.reader.where(pending.examples[row])  # noqa: E731
+        return fit(batch, self.options, where, answered=self.stage.answered)
+
+    def _counted(
+        self, pending: Pending, fitted: Fitted, counts: Counter[str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int8], Fitted]:
+        """Count what happened to examples, and let go of rows whose example is of no use without a lost one."""
+        examples_R = np.array(pending.examples, np.int64)
+        if self.stage.together:
+            lost = np.setdiff1d(np.arange(len(examples_R)), fitted.rows_K)
+            fitted = fitted.without(np.isin(examples_R[fitted.rows_K], examples_R[lost]))
+        kept = set(examples_R[fitted.rows_K].tolist())
+        for what, rows in fitted.changed.items():
+            touched = set(examples_R[rows].tolist())
+            if what == COUNTED["drop"] or what.startswith("dropped"):
+                counts[what] += len(touched - kept)
+                counts[f"partly {what}"] += len(touched & kept)
+            else:
+                counts[what] += len(touched & kept)
+        return examples_R, np.array(pending.roles, np.int8), fitted
+
+    def _rendered(self, first: int, last: int) -> Iterator[Pending]:
+        pending, size = Pending([], [], []), 0
+        for index, example in self.reader.between(first, last):
+            for row, role in self._rows(index, example):
+                pending.rows.append(row)
+                pending.examples.append(index)
+                pending.roles.append(role)
+                size += sum(len(segment.text) for segment in row)
+            if len(pending.rows) >= self.options.preprocessing_batch_size or size > LONGEST:
+                yield pending
+                pending, size = Pending([], [], []), 0
+        if pending.rows:
+            yield pending
+
+    def _rows(self, index: int, example: Example) -> Sequence[tuple[Row, int]]:
+        """The rows of an example; none when it is malformed and may be skipped."""
+        if isinstance(example, TextExample):
+            return [([Segment(example.text + (self.encoder.tokenizer.eos_token or ""), True)], 0)]
+        try:
+            parts = self.stage.parts(example, self.options)
+            forged = any(self.control.are_in(part.messages) for part in parts)
+            self.reader.counts[FORGED] += forged
+            made = [
+                (row, part.role) for part in parts for row in self._render(part.messages, example.tools, forged)
+            ]
+        except DataError as cause:
+            self.reader.bad(f"{self.reader.where(index)}: {cause}", cause)
+            return ()
+        if self.options.train_on_prompt:
+            return [([segment._replace(trained=segment.media is None) for segment in row], role) for row, role in made]
+        return made
+
+    def _render(self, messages: Any, tools: Any, forged: bool) -> Sequence[Row]:
+        assert self.renderer
+        if forged and self.literally:
+            rows: Sequence[Row] = unescaped(self.renderer.render(self.control.escaped(messages), tools))
+        else:
+            rows = self.renderer.render(messages, tools)
+        if not self.stage.answered and not any(segment.trained for row in rows for segment in row):
+            rows = [[Segment(self.renderer.prompt_text(messages, tools), False)]]
+        if self.media:
+            return placed(rows, messages, self.media)
+        if media_of(messages):
+            raise DataError("holds an image, video or audio, and no media processor is installed for this model")
+        return rows
