@@ -1,5 +1,5 @@
 """What data sources, templates, trainers and engines share. A library plugin: it declares options, the kind of feature
-that a tool dialect is, and the one dialect that many families share.
+that a tool dialect is, and the two dialects that many families share.
 
 ``ftk_data.renderer(run)`` gives the run's chat template; ``ftk_data.rows:build_chat`` and ``build_text`` are the
 ``rows`` targets of trainers. Nothing here imports torch.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import ftk
 
 from ftk_data.options import DataOptions, TemplateOptions
+from ftk_data.react import DEFAULT
 from ftk_data.tools import HERMES, ToolFormat
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def ftk_kinds() -> Iterator[ftk.Kind]:
 
 @ftk.hookimpl
 def ftk_tool_formats() -> Iterator[ToolFormat]:
+    yield DEFAULT
     yield HERMES
 
 

@@ -89,7 +89,8 @@ class Encoder:
         segments = [segment for row in rows for segment in row]
         if self._prefixes:
             guards = [guard for row in rows for guard in self._guards(row)]
-            tokens = self._all([guard + segment.text for guard, segment in zip(guards, segments, strict=True)], segments)
+            texts = [guard + segment.text for guard, segment in zip(guards, segments, strict=True)]
+            tokens = self._all(texts, segments)
             parts = [ids[len(self._ids_of(guard)) :] for guard, ids in zip(guards, tokens, strict=True)]
         else:
             parts = self._all([segment.text for segment in segments], segments)

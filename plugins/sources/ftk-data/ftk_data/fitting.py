@@ -31,7 +31,7 @@ class Fitted(NamedTuple):
     rows_K: NDArray[np.int64]
     changed: Mapping[str, NDArray[np.int64]]
     weights_T: NDArray[np.float32] | None = None
-    media: Mapping[int, tuple[Media, ...]] = {}  # noqa: RUF012 (never changed)
+    media: Mapping[int, tuple[Media, ...]] = {}
 
     def without(self, kept_K: NDArray[np.bool_]) -> Fitted:
         """The same with only some of the kept rows."""

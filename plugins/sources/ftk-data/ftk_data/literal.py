@@ -37,12 +37,10 @@ class ControlTokens:
         return cls([str(token) for token in added.values() if token.special])
 
     @cached_property
-    def _firsts(self) -> str:
-        return "".join(sorted({token[0] for token in self.tokens}))
-
-    @cached_property
     def _starts(self) -> re.Pattern[str]:
-        return re.compile(f"[{re.escape(self._firsts)}]")
+        """The first two characters of the tokens, which is nearly always enough to see that there is none."""
+        firsts = sorted({token[:2] for token in self.tokens}, key=lambda first: (-len(first), first))
+        return re.compile("|".join(map(re.escape, firsts)) or r"(?!)")
 
     @cached_property
     def _lengths(self) -> list[int]:
@@ -50,8 +48,6 @@ class ControlTokens:
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """(start, end) of each control token in a text, the longest where several start."""
-        if not any(first in text for first in self._firsts):
-            return
         done = 0
         for match in self._starts.finditer(text):
             start = match.start()
@@ -65,7 +61,8 @@ class ControlTokens:
 
     def are_in(self, messages: Sequence[Message]) -> bool:
         """Whether a conversation spells any of them."""
-        return any(next(self.find(text), None) for message in messages for text in _texts(message))
+        search = self._starts.search
+        return any(search(text) and next(self.find(text), None) for message in messages for text in _texts(message))
 
     def escaped(self, messages: Sequence[Message]) -> list[Message]:
         """The messages with each control token between two marks."""
@@ -96,12 +93,14 @@ class ControlTokens:
         return "".join([*parts, text[done:]])
 
 
-def _texts(message: Message) -> Iterator[str]:
-    yield message.text
+def _texts(message: Message) -> list[str]:
+    content = message.content
+    texts = [content if isinstance(content, str) else message.text]
     if message.reasoning:
-        yield message.reasoning
+        texts.append(message.reasoning)
     for call in message.tool_calls:
-        yield from (value for value in call.arguments.values() if isinstance(value, str))
+        texts += (value for value in call.arguments.values() if isinstance(value, str))
+    return texts
 
 
 def unescaped(rows: Sequence[Row]) -> list[Row]:

@@ -10,6 +10,7 @@ N: rows, P: packs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -116,5 +117,5 @@ def packs(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 def _as_lists(made: Packs) -> Iterator[list[int]]:
     rows, starts = made.rows_N.tolist(), made.starts.tolist()
-    for first, last in zip(starts, starts[1:], strict=False):
+    for first, last in pairwise(starts):
         yield rows[first:last]

@@ -88,7 +88,7 @@ class BlockRows(TokenRows):
         self.edges = np.concatenate((np.zeros(1, np.int64), np.cumsum(store.lengths_N[order])))
 
     def __len__(self) -> int:
-        return -(-int(self.edges[-1]) // self.size)
+        return (int(self.edges[-1]) + self.size - 1) // self.size
 
     @property
     def lengths_N(self) -> NDArray[np.int64]:
@@ -185,7 +185,7 @@ class FeedbackRows(TokenRows):
 
 
 class PromptRows(TokenRows):
-    """``input_ids`` is a prompt up to where the answer begins; ``labels`` is the reference answer, empty without one."""
+    """``input_ids`` is a prompt up to its answer; ``labels`` is the reference answer, empty without one."""
 
     @property
     def lengths_N(self) -> NDArray[np.int64]:
@@ -194,7 +194,8 @@ class PromptRows(TokenRows):
     def row(self, index: int) -> RowDict:
         row = self.store.row(int(self.order[index]))
         first = answer_starts(row)
-        made: RowDict = {"input_ids": row.ids_T[:first], "labels": row.labels_T[first:][row.labels_T[first:] != IGNORED]}
+        answer_T = row.labels_T[first:]
+        made: RowDict = {"input_ids": row.ids_T[:first], "labels": answer_T[answer_T != IGNORED]}
         return made | ({"media": row.media} if row.media else {})
 
 

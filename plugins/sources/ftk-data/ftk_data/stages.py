@@ -16,7 +16,7 @@ DISLIKED, LIKED = 0, 1
 
 
 class Part(NamedTuple):
-    """A conversation of an example, and what it is in it: chosen or rejected, liked or not; 0 where that says nothing."""
+    """A conversation of an example, and what it is in it: chosen or rejected, liked or not; else 0."""
 
     messages: Sequence[Message]
     role: int = 0

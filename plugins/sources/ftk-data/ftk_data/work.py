@@ -114,7 +114,7 @@ class Work:
         return found
 
     def piece(self, first: int, last: int, beat: Any = lambda: None) -> tuple[Piece, dict[str, int]]:
-        """The rows of the source's rows from ``first`` up to ``last``, and what was counted; ``beat`` is called often."""
+        """The rows of the source's from ``first`` up to ``last``, and what was counted; ``beat`` is called often."""
         self.reader.counts = Counter()
         made: list[tuple[Pending, Fitted]] = []
         with ThreadPoolExecutor(1) as pool:
@@ -178,9 +178,7 @@ class Work:
             parts = self.stage.parts(example, self.options)
             forged = any(self.control.are_in(part.messages) for part in parts)
             self.reader.counts[FORGED] += forged
-            made = [
-                (row, part.role) for part in parts for row in self._render(part.messages, example.tools, forged)
-            ]
+            made = [(row, part.role) for part in parts for row in self._render(part.messages, example.tools, forged)]
         except DataError as cause:
             self.reader.bad(f"{self.reader.where(index)}: {cause}", cause)
             return ()
