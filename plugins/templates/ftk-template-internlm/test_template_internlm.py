@@ -31,12 +31,12 @@ def tools_of(case):
 
 
 def left_out(case):
-    # The published template leaves tools and calls out without a word; formats take a system text as a string only
-    return bool(case["tools"]) or case["case"] == "text_then_image_system"
+    # The published template leaves tools and calls out without a word
+    return bool(case["tools"])
 
 
 def test_intern_vl_renders_what_the_published_template_renders(check_published):
-    assert check_published(SPECS["intern_vl"], "internvl3", left_out) == 30
+    assert check_published(SPECS["intern_vl"], "internvl3", left_out) == 32
 
 
 def test_intern_s1_writes_the_strings_of_the_peer(make_renderer, peer_cases):

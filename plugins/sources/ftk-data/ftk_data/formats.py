@@ -43,12 +43,12 @@ def jinja_source(spec: ChatTemplate, default_system: str | None = None, tools: T
         return given + _whole(spec.source, spec.id)
     tools = tool_format_of(spec, tools)
     parts = [
+        *_joined(spec),
         _output(spec.prefix),
         *_system(spec, tools, default),
         *_thinking_start(spec),
         "{%- for message in messages %}",
-        "{%- set content = message.content or '' %}",
-        *_parts(spec),
+        "{%- set content = joined(message.content or '') %}",
         *_user(spec, tools),
         *_assistant(spec, tools),
         *_tool(spec, tools),
@@ -91,10 +91,12 @@ def _whole(source: str, who: str) -> str:
         raise PluginError(f"{who}: source {source} cannot be read: {cause}") from cause
 
 
-def _parts(spec: ChatTemplate) -> Iterable[str]:
-    """Content that is a list of parts as one text, with what stands for each medium."""
-    yield "{%- if content is not string %}"
-    yield "{%- set joined %}"
+def _joined(spec: ChatTemplate) -> Iterable[str]:
+    """A macro: content that is a list of parts as one text, with what stands for each medium."""
+    yield "{%- macro joined(content) %}"
+    yield "{%- if content is string %}"
+    yield "{{- content }}"
+    yield "{%- else %}"
     yield "{%- for part in content %}"
     yield "{%- if part.type == 'text' %}"
     yield "{{- part.text }}"
@@ -105,9 +107,8 @@ def _parts(spec: ChatTemplate) -> Iterable[str]:
     yield "{{- raise_exception('a part of type ' ~ part.type ~ ' has no place in this template') }}"
     yield "{%- endif %}"
     yield "{%- endfor %}"
-    yield "{%- endset %}"
-    yield "{%- set content = joined %}"
     yield "{%- endif %}"
+    yield "{%- endmacro %}"
 
 
 def _literal(text: str) -> str:
@@ -126,7 +127,8 @@ def _system(spec: ChatTemplate, tools: ToolFormat | None, default: str | None) -
     yield "{%- set lead = namespace(system='', tools=tools) %}"
     yield "{%- set system = " + ("none" if default is None else _literal(default)) + " %}"
     yield "{%- if messages and messages[0].role == 'system' %}"
-    yield f"{{%- set system = {_trimmed(spec, 'messages[0].content')} %}}"
+    first = _trimmed(spec, "joined(messages[0].content or '')")
+    yield f"{{%- set system = {first} %}}"
     yield "{%- set messages = messages[1:] %}"
     yield "{%- endif %}"
     if spec.system_note:

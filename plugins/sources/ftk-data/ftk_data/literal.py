@@ -62,7 +62,14 @@ class ControlTokens:
     def are_in(self, messages: Sequence[Message]) -> bool:
         """Whether a conversation spells any of them."""
         search = self._starts.search
-        return any(search(text) and next(self.find(text), None) for message in messages for text in _texts(message))
+        for message in messages:
+            content = message.content
+            if isinstance(content, str) and not message.reasoning and not message.tool_calls:
+                if search(content) and next(self.find(content), None):
+                    return True
+            elif any(next(self.find(text), None) for text in _texts(message)):
+                return True
+        return False
 
     def escaped(self, messages: Sequence[Message]) -> list[Message]:
         """The messages with each control token between two marks."""
@@ -94,8 +101,7 @@ class ControlTokens:
 
 
 def _texts(message: Message) -> list[str]:
-    content = message.content
-    texts = [content if isinstance(content, str) else message.text]
+    texts = [message.text]
     if message.reasoning:
         texts.append(message.reasoning)
     for call in message.tool_calls:

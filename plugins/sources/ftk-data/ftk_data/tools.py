@@ -124,12 +124,15 @@ HERMES = ToolFormat(
     {%- endfor %}
     {{- "\n</tools>\n\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>" }}""",  # noqa: E501 (the families' own words)
     answer=r"""
+    {%- if "<tool_call>" in content %}
+        {{- raise_exception("the text before it holds <tool_call>, so that it would be read as a call") }}
+    {%- endif %}
     {{- content }}
     {%- for call in message.tool_calls %}
         {%- if content or not loop.first %}
             {{- "\n" }}
         {%- endif %}
-        {{- '<tool_call>\n{"name": "' + call.function.name + '", "arguments": ' }}
+        {{- '<tool_call>\n{"name": ' ~ call.function.name | tojson ~ ', "arguments": ' }}
         {%- if call.function.arguments is string %}
             {{- call.function.arguments }}
         {%- else %}
