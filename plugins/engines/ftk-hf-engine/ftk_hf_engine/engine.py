@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ftk import DataError, Media, Prompt, Reply, Sampling
 from ftk_data import renderer
+from ftk_data.prompts import PromptEncoder
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
@@ -45,6 +46,7 @@ class HuggingfaceEngine:
     def __init__(self, model: Any, tokenizer: Any, template: Any) -> None:
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self._turn = threading.Lock()
+        self._prompts = PromptEncoder(template, tokenizer)
         added = tokenizer.get_added_vocab()
         self._stops = tuple(stop for stop in template.stop if stop not in added)
         own = model.generation_config.eos_token_id if model.generation_config else None
@@ -108,14 +110,15 @@ class HuggingfaceEngine:
     def _inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
         for prompt in prompts:
             _refuse_media(prompt)
-        texts = [self.template.prompt_text(prompt.messages, prompt.tools) for prompt in prompts]
-        made = self.tokenizer(
-            texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
-        ).to(self.model.device)
-        longest = made["input_ids"].shape[1]
+        rows = self._prompts.ids([(prompt.messages, prompt.tools) for prompt in prompts])
+        longest = max(map(len, rows))
         if self._limit and longest >= self._limit:
             raise DataError(f"the prompt has {longest} tokens, but the model reads {self._limit}. Shorten it")
-        return {"input_ids": made["input_ids"], "attention_mask": made["attention_mask"]}
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        ids_BT = [[pad] * (longest - len(row)) + row for row in rows]
+        mask_BT = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+        made = {"input_ids": torch.tensor(ids_BT), "attention_mask": torch.tensor(mask_BT)}
+        return {name: tensor.to(self.model.device) for name, tensor in made.items()}
 
     def _arguments(self, sampling: Sampling, width: int, *criteria: StoppingCriteria) -> dict[str, Any]:
         room = self._limit - width if self._limit else sampling.max_new_tokens
