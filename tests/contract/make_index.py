@@ -15,7 +15,6 @@ from pathlib import Path
 
 from ftk.options import fields_of, replaced_by
 from ftk.registry import Registry
-from ftk.specs import KINDS
 
 ROOT = Path(__file__).parents[2]
 INDEX = ROOT / "kernel" / "ftk" / "index.json"
@@ -31,7 +30,7 @@ def make_index() -> dict[str, dict[str, str]]:
     registry = Registry.discover()
     ours = first_party()
     installed: dict[str, str] = {}
-    for kind in KINDS:
+    for kind in registry.kinds:
         for name, spec in registry.specs(kind).items():
             owner = registry.record_of(spec).distribution
             if owner not in ours:

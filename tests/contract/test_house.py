@@ -23,6 +23,9 @@ ORDINARY_WORDS = {
     "none": "the word for no tracker",
     "file": "a part of ordinary paths",
     "text": "an example that a trainer eats, and a message's content",
+    "data": "a key of run.json",
+    "default": "an option's default",
+    "template": "a kind",
 }
 """Names of features that mean something of the kernel's too."""
 

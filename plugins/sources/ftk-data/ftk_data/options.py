@@ -8,7 +8,12 @@ from typing import Any, Literal
 import ftk
 
 
-@ftk.options
+SHARED = ftk.Replaced(
+    "data_shared_file_system", note="processes on one file system share the rows in $FTK_CACHE; others make their own"
+)
+
+
+@ftk.options(replaced=(SHARED,))
 class DataOptions:
     """How examples become rows of tokens. Names and defaults are LLaMA-Factory's where it has them."""
 
