@@ -6,7 +6,7 @@ Making a plan imports no target and reads no data; it is what ``ftk run --dry-ru
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -71,11 +71,16 @@ class Plan:
         """The plugins that take part, library plugins included, in sorted order."""
         specs = [spec for specs in self.chosen.values() for spec in specs]
         records = {self.registry.record_of(spec).id: self.registry.record_of(spec) for spec in specs}
-        for cls in self.options:
+        carried = dict.fromkeys(cls for spec in specs for cls in spec.option_classes)
+        for cls in (*KERNEL_OPTIONS, *carried):  # not those that stand ready for another model
             for option in fields_of(cls).values():
                 owner = self.registry.owner_of(option)
                 records[owner.id] = owner
         return tuple(record for _, record in sorted(records.items()))
+
+    def taking(self, spec: Spec) -> Plan:
+        """This plan with a spec that the model has chosen."""
+        return replace(self, chosen={**self.chosen, spec.kind: (spec,)})
 
     def shown(self, key: str) -> Any:
         """The value of a key with secrets masked, for whatever is shown or saved."""
@@ -255,6 +260,9 @@ class _Planner:
 
     def build_options(self) -> None:
         specs = [spec for specs in self.chosen.values() for spec in specs]
+        for name, kind in self.registry.kinds.items():
+            if kind.by_model and name in self.chosen:
+                specs += self.registry.specs(name).values()
         classes = dict.fromkeys([*KERNEL_OPTIONS, *(cls for spec in specs for cls in spec.option_classes)])
         values = {key: setting.value for key, setting in self.given.items()}
         for cls in classes:

@@ -19,8 +19,8 @@ from ftk import rundir
 from ftk.entries import PlannedDataset
 from ftk.errors import ConfigError, FtkError, PluginError
 from ftk.plan import Plan
-from ftk.specs import Adapter, ChatTemplate, Engine, ModelLoader, ModelPatch, Spec, Trainer
-from ftk.types import Example, Loader, Metrics, Rows, RunningEngine, RunningTracker, Tokens
+from ftk.specs import Adapter, ChatTemplate, Engine, MediaProcessor, ModelLoader, ModelPatch, Spec, Trainer
+from ftk.types import Example, Loader, MediaEncoder, Metrics, Rows, RunningEngine, RunningTracker, Tokens
 
 T = TypeVar("T")
 log = logging.getLogger("ftk")
@@ -121,6 +121,29 @@ class Run:
     def processor(self) -> Any:
         """The processor of a model that sees or hears, else None."""
         return self.tokens.processor
+
+    @cached_property
+    def media(self) -> MediaEncoder | None:
+        """What turns images, videos and sounds into tokens and tensors for this model.
+
+        None when no installed plugin serves its ``model_type``, or when the run does not use the kind.
+        Raises PluginError when several plugins serve it.
+        """
+        kind, registry, model_type = MediaProcessor.kind, self.plan.registry, self.tokens.model_type
+        if kind not in self.plan.chosen:
+            return None
+        declared = [(cast("MediaProcessor", spec), one) for one in registry.records for spec in one.specs]
+        serving = {spec.name: one for spec, one in declared if spec.kind == kind and model_type in spec.model_types}
+        if len(serving) > 1:
+            who = ", ".join(f"{name} ({one.who})" for name, one in serving.items())
+            raise PluginError(f"several media processors serve {model_type} models: {who}. Uninstall all but one")
+        if not serving:
+            return None
+        spec = registry.find(kind, *serving)
+        self.plan = self.plan.taking(spec)
+        if self._record is not None:
+            self.record(**facts(self.plan))
+        return cast("MediaEncoder", spec.load()(self))
 
     @property
     def template(self) -> ChatTemplate:
@@ -226,18 +249,12 @@ class Record:
     def __init__(self, run: Run) -> None:
         plan = run.plan
         self.path = run.output_dir / rundir.RECORD
-        distributions = [record.distribution for record in plan.records]
         self.content: dict[str, Any] = {
             "status": "running",
             "started": rundir.now(),
             "config": plan.config,
             "options": rundir.resolved_options(plan),
-            "chosen": {kind: [spec.name for spec in specs] for kind, specs in plan.chosen.items() if specs},
-            "plugins": {record.distribution: record.version for record in plan.records},
-            "provides": {
-                spec.id: plan.registry.record_of(spec).who for specs in plan.chosen.values() for spec in specs
-            },
-            "libraries": rundir.library_versions(distributions),
+            **facts(plan),
             "seed": run.seed,
             "data": {},
             "files": [],
@@ -247,6 +264,16 @@ class Record:
         """Add facts and write the file."""
         self.content.update(rundir.plain(facts))
         rundir.write_text(self.path, json.dumps(self.content, indent=2, ensure_ascii=False) + "\n")
+
+
+def facts(plan: Plan) -> dict[str, Any]:
+    """What the record says of the features that take part."""
+    return {
+        "chosen": {kind: [spec.name for spec in specs] for kind, specs in plan.chosen.items() if specs},
+        "plugins": {record.distribution: record.version for record in plan.records},
+        "provides": {spec.id: plan.registry.record_of(spec).who for specs in plan.chosen.values() for spec in specs},
+        "libraries": rundir.library_versions(record.distribution for record in plan.records),
+    }
 
 
 def execute(plan: Plan) -> Metrics:

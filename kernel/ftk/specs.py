@@ -229,7 +229,14 @@ class ChatTemplate(Spec):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MediaProcessor(Spec):
-    """Target: an object that expands placeholders and turns files into tensors for one family of models."""
+    """Target: ``build(run) -> MediaEncoder``: expands placeholders and turns files into tensors for some models.
+
+    model_types: the ``model_type`` of the models that it serves. One model has one processor.
+
+    What ``encode`` returns goes over the batch, so it may take the tokens of media out of ``labels``. Beside the three
+    members of the protocol an encoder may have ``fingerprint()``, a text that changes with whatever else its tokens
+    depend on, for the cache of rows; and ``blank``, a medium for batches that show nothing while other processes' do.
+    """
 
     kind: ClassVar[str] = "media"
     model_types: tuple[str, ...] = ()
@@ -249,7 +256,7 @@ class Trainer(Spec):
     rows: str | None = None
     uses: tuple[str, ...] = (
         "model_loader", "quantizer", "model_patch", "adapter", "optimizer", "source", "converter", "template",
-        "tracker", "launcher",
+        "media", "tracker", "launcher",
     )  # fmt: skip
 
 
@@ -296,6 +303,8 @@ class Kind:
     prefix: how distributions of this kind are named after ``ftk-``, to guess which one is missing.
     within: for kinds that a plugin declares: the kind (``"template"``) or feature (``"adapter:lora"``) of a run in
         which this one takes part.
+    by_model: no key names one: the run finds its own when it knows the model. Until then the options of all of the
+        kind can be set and none is chosen.
     """
 
     spec: type[Spec]
@@ -306,6 +315,7 @@ class Kind:
     many: bool = False
     prefix: str = ""
     within: str = ""
+    by_model: bool = False
 
 
 KINDS: Mapping[str, Kind] = {
@@ -319,7 +329,7 @@ KINDS: Mapping[str, Kind] = {
         Kind(DatasetSource, "ftk_dataset_sources"),
         Kind(DatasetConverter, "ftk_dataset_converters"),
         Kind(ChatTemplate, "ftk_chat_templates", selector="template", required=True, prefix="template-"),
-        Kind(MediaProcessor, "ftk_media_processors", prefix="media-"),
+        Kind(MediaProcessor, "ftk_media_processors", prefix="media-", by_model=True),
         Kind(Trainer, "ftk_trainers", selector="stage", required=True),
         Kind(Engine, "ftk_inference_engines", selector="infer_backend", required=True),
         Kind(Tracker, "ftk_trackers", selector="report_to", many=True),

@@ -98,6 +98,38 @@ def test_all_is_every_linear_layer_and_expert_without_the_output_layer(tmp_path,
     assert not any("lm_head" in name for name in learning)
 
 
+def learning_of(tmp_path, **settings):
+    """Names of the layers that learn, without peft's prefix."""
+    model = make(tmp_path, "llava", **settings).model(trainable=True)
+    names = {
+        name.removeprefix("base_model.model.model.") for name, one in model.named_parameters() if one.requires_grad
+    }
+    return {name.split(".lora_")[0] for name in names}
+
+
+def test_all_is_the_language_model_alone_where_a_model_sees(tmp_path):
+    """The vision tower of LLaVA has layers of the same names."""
+    kinds = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    blocks = {"q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn"}
+    wanted = {f"language_model.layers.{i}.{blocks.get(kind, 'mlp')}.{kind}" for i in range(2) for kind in kinds}
+    assert learning_of(tmp_path) == wanted
+    assert learning_of(tmp_path, lora_target="q_proj") == {name for name in wanted if name.endswith("q_proj")}
+
+
+def test_what_stands_beside_the_language_model_can_be_named(tmp_path):
+    tower = "vision_tower.encoder.layers.0.self_attn.q_proj"
+    names = learning_of(tmp_path, lora_target=f"v_proj,linear_1,{tower}")
+    language = {f"language_model.layers.{i}.self_attn.v_proj" for i in range(2)}
+    assert {name.replace("vision_model.", "") for name in names} == {*language, "multi_modal_projector.linear_1", tower}
+
+
+def test_an_adapter_of_a_model_that_sees_is_loaded_where_it_was_trained(tmp_path):
+    trained = shake(make(tmp_path, "llava").model(trainable=True))
+    trained.save_pretrained(tmp_path / "adapter")
+    merged = make(tmp_path, "llava", adapter_name_or_path=str(tmp_path / "adapter")).model(trainable=False)
+    torch.testing.assert_close(logits(merged), logits(trained), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
 def test_merging_equals_the_adapter_beside_the_model(tmp_path, family):
     folder, beside = saved(tmp_path, "adapter", family=family)

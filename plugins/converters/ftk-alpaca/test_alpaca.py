@@ -1,14 +1,8 @@
 """Reference: what LLaMA-Factory makes of the same rows (golden/llamafactory_cases.jsonl)."""
 
-import json
-from pathlib import Path
-
 import pytest
 from ftk import ChatExample, DataError, DatasetEntry, FeedbackExample, Media, Message, PairExample, Text, TextExample
 from ftk_alpaca.converting import convert
-
-SHARED = Path(__file__).parents[4] / "shared"
-CASES = SHARED / "golden" / "llamafactory_cases.jsonl"
 
 
 def entry(**fields):
@@ -19,30 +13,29 @@ def converted(row, **fields):
     return convert(row, entry(**fields))
 
 
-def demo_rows():
-    cases = [json.loads(line) for line in CASES.open()] if CASES.exists() else []
-    return [case for case in cases if case["kind"] == "converter_demo_row" and case["formatting"] == "alpaca"]
+def test_demo_rows_become_what_llamafactory_makes_of_them(golden_cases, demo_row):
+    cases = golden_cases("converter_demo_row", "alpaca")
+    assert len(cases) == 12
+    for case in cases:
+        row, fields = demo_row(case)
+        made = convert(row, entry(**fields))
+        expected = [turn["content"] for turn in [*case["expected"]["_prompt"], *case["expected"]["_response"]]]
+        said = [made.text] if isinstance(made, TextExample) else [message.content for message in made.messages]
+        assert said == expected
 
 
-def demo_row(case):
-    path = SHARED / "data" / "llamafactory" / case["file"]
-    if path.suffix == ".json":
-        return json.loads(path.read_text())[case["row"]]
-    line = path.read_text().split("\n")[case["row"]]
-    return json.loads(line) if path.suffix == ".jsonl" else {"text": line}
-
-
-@pytest.mark.parametrize("case", demo_rows() or [None])
-def test_demo_rows_become_what_llamafactory_makes_of_them(case):
-    if case is None:
-        pytest.skip(f"{CASES} is not there")
-    info = json.loads((SHARED / "data" / "llamafactory" / "dataset_info.json").read_text())[case["dataset"]]
-    made = converted(demo_row(case), **info)
-    expected = [turn["content"] for turn in [*case["expected"]["_prompt"], *case["expected"]["_response"]]]
-    if isinstance(made, TextExample):
-        assert [made.text] == expected
-    else:
-        assert [message.content for message in made.messages] == expected
+def test_made_rows_become_what_llamafactory_makes_of_them(golden_cases):
+    """The peer keeps a row without an answer; here it holds nothing to learn unless the entry says that none comes."""
+    for case in golden_cases("converter", "alpaca"):
+        columns, expected = dict(case["dataset_attr"]), case["expected"]
+        if case["input"]["output"] is None:
+            assert converted(case["input"]) is None
+            columns["response"] = None
+        made = converted(case["input"], columns=columns) if columns else converted(case["input"])
+        answers = [turn["content"] for turn in expected["_response"] if turn["content"]]
+        assert [turn.content for turn in made.messages] == [expected["_prompt"][0]["content"], *answers]
+        if isinstance(made, FeedbackExample):
+            assert made.desirable == bool(expected["_response"][0]["content"])
 
 
 def test_the_question_is_prompt_and_query_with_a_newline_between():
@@ -51,10 +44,36 @@ def test_the_question_is_prompt_and_query_with_a_newline_between():
     assert converted({"instruction": "", "input": "only", "output": "x"}).messages[0].content == "only"
 
 
-def test_without_columns_the_input_may_be_missing_and_with_columns_only_those_are_read():
+def test_columns_that_are_not_named_keep_their_names_where_a_row_has_them():
     assert converted({"instruction": "Add", "output": "3"}).messages[0].content == "Add"
+    row = {"instruction": "Add", "input": "1 2", "output": "3", "system": "S", "role": "R", "history": [["a", "b"]]}
+    made = converted(row)
+    assert [one.content for one in made.messages] == ["S", "a", "b", "Add\n1 2", "3"]
+    assert converted(row, columns={"system": "role"}).messages[0].content == "R"
+    assert converted(row, columns={"prompt": "instruction", "response": "output"}) == made
+
+
+def test_input_belongs_to_instruction_only():
     columns = {"prompt": "q", "response": "a"}
     assert converted({"q": "Add", "a": "3", "input": "unread"}, columns=columns).messages[0].content == "Add"
+    made = converted({"input": "Add", "target": "3"}, columns={"prompt": "input", "response": "target"})
+    assert made.messages[0].content == "Add"
+
+
+def test_a_column_that_is_null_is_not_there():
+    row = {"instruction": "Add", "input": "unread", "output": "3", "system": "unread"}
+    made = converted(row, columns={"query": None, "system": None})
+    assert [one.content for one in made.messages] == ["Add", "3"]
+    assert converted(row, columns={"prompt": None, "response": "output", "system": None}).messages[0].content == ""
+    prompt = converted(row, columns={"response": None, "query": None, "system": None})
+    assert prompt == ChatExample((Message("user", "Add"),))
+
+
+def test_rows_may_lack_a_named_column_but_a_slip_of_the_pen_is_told():
+    columns = {"prompt": "q", "response": "a", "system": "role", "history": "before", "tools": "t"}
+    assert [one.content for one in converted({"q": "u", "a": "v"}, columns=columns).messages] == ["u", "v"]
+    with pytest.raises(DataError, match=r"has no column 'before'\. Did you mean 'befores'"):
+        converted({"q": "u", "a": "v", "befores": []}, columns=columns)
 
 
 def test_history_and_system_come_first():
@@ -106,6 +125,7 @@ def test_placeholders_take_the_media_in_order():
         ({"instruction": "a", "answer": "b"}, {}, "has no column 'output'. Its columns: instruction, answer"),
         ({"instruction": "a", "input": "", "output": 7}, {}, "output: expected text, found int 7"),
         ({"instruction": ["a"], "output": "b"}, {}, "instruction: expected text, found list"),
+        ({"instrution": "a", "output": "b"}, {}, "has no column 'instruction'"),
         ({"q": "", "a": "b", "h": [["x"]]}, {"history": "h"}, "h: expected pairs"),
         ({"q": "", "a": "b", "k": 1}, {"kto_tag": "k"}, "k: expected true or false"),
         ({"q": "", "a": "b", "t": "[{"}, {"tools": "t"}, "t: is no JSON"),
@@ -118,3 +138,20 @@ def test_malformed_rows_say_what_is_wrong(row, columns, reason):
     with pytest.raises(DataError) as caught:
         converted(row, **fields)
     assert reason in str(caught.value)
+
+
+GOOD = [
+    {"instruction": "Add", "input": "1 2", "output": "3", "system": "S", "history": [["a", "b"]], "tools": "[]"},
+    {"instruction": "<image>", "output": "a", "images": ["1.png"], "label": True, "chosen": "c", "rejected": "d"},
+]
+ENTRIES = [
+    entry(),
+    entry(columns={"images": "images", "kto_tag": "label"}),
+    entry(ranking=True),
+    entry(columns={"prompt": "input"}),
+]
+
+
+def test_mangled_rows_become_an_example_or_a_reason(survives):
+    kinds = {TextExample, ChatExample, PairExample, FeedbackExample, DataError}
+    assert kinds <= survives(convert, GOOD, ENTRIES)

@@ -14,7 +14,13 @@ from ftk.opening import open_run
 from ftk.run import Run
 from ftk.testing import check_plugin
 from ftk.testing.runs import plan_in
-from transformers import AutoModelForCausalLM
+from ftk_hf.choosing import auto_class
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+)
 
 
 def answering(folder, *words):
@@ -76,6 +82,65 @@ def test_a_folder_is_loaded_without_opening_a_socket(folder, monkeypatch):
     run = answering(folder, "--template", "chatml")
     assert run.tokenizer
     assert run.model(trainable=False)
+
+
+@pytest.fixture(scope="module")
+def seeing():
+    return Path(answering("ftk://random/llava").model_path)
+
+
+def test_a_model_that_sees_comes_with_its_processor(seeing):
+    run = answering(seeing)
+    assert type(run.processor).__name__ == "LlavaProcessor"
+    assert run.processor.tokenizer is run.tokenizer, "one tokenizer, so that what is set on it holds for both"
+    assert run.tokens.model_type == "llava"
+    ours, theirs = base_model(run), AutoModelForImageTextToText.from_pretrained(seeing)
+    assert type(ours) is type(theirs)
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value), name
+
+
+def test_a_text_model_has_no_processor_and_does_not_look_for_one(folder):
+    code = (
+        "import sys; from ftk.opening import open_run\n"
+        f"tokens = open_run('chat', None, ['--model_name_or_path', {str(folder)!r}]).tokens\n"
+        "print(tokens.processor, tokens.model_type, 'transformers.models.auto.processing_auto' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "None llama False\n", done.stderr
+
+
+def test_a_model_that_sees_may_come_without_a_processor(seeing, tmp_path):
+    folder = Path(shutil.copytree(seeing, tmp_path / "model"))
+    (folder / "processor_config.json").unlink()
+    tokens = answering(folder).tokens
+    assert tokens.processor is None
+    assert tokens.tokenizer.convert_tokens_to_ids("<image>") == len(tokens.tokenizer) - 1
+
+
+def test_the_image_processor_is_left_where_the_rest_needs_missing_packages(seeing, monkeypatch):
+    """As for Qwen2-VL without torchvision, which its video processor wants."""
+    from transformers import AutoProcessor
+
+    def refuse(*_, **__):
+        raise ImportError("needs torchvision")
+
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", refuse)
+    tokens = answering(seeing).tokens
+    assert type(tokens.processor).__name__ == "CLIPImageProcessorPil"
+    assert tokens.tokenizer.pad_token
+
+
+def test_the_files_decide_where_a_config_fits_two_kinds_of_model():
+    """transformers loads Qwen3.5's config both as the language model alone and as the whole."""
+    config = CONFIG_MAPPING["qwen3_5"]()
+    config.architectures = ["Qwen3_5ForConditionalGeneration"]
+    assert auto_class(config) is AutoModelForMultimodalLM
+    config.architectures = ["Qwen3_5ForCausalLM"]
+    assert auto_class(config) is AutoModelForCausalLM
+    assert auto_class(CONFIG_MAPPING["llama"]()) is AutoModelForCausalLM
+    assert auto_class(CONFIG_MAPPING["qwen2_audio"]()) is AutoModelForMultimodalLM
+    assert auto_class(CONFIG_MAPPING["florence2"]()) is None, "an encoder-decoder"
 
 
 def test_a_tilde_is_the_home_folder(folder, monkeypatch):

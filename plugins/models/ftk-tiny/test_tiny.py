@@ -12,6 +12,7 @@ from ftk import ModelError
 from ftk.opening import open_run
 from ftk.testing import check_plugin
 from ftk_tiny.locating import TINY_CHAT, cache
+from PIL import Image
 from transformers import AutoConfig, AutoModelForCausalLM
 
 
@@ -109,6 +110,39 @@ def test_families_learn_and_answer(family, own_cache):
     assert model.num_parameters() < 1_000_000
 
 
+@pytest.mark.parametrize("family", ["llava", "llava_next"])
+def test_families_that_see_learn_and_answer(family, own_cache):
+    run = open_model(f"ftk://random/{family}")
+    model, processor = run.model(trainable=False), run.processor
+    picture = Image.new("RGB", (50, 30), (200, 100, 0))
+    inputs = processor(images=picture, text="<image>What is it?", return_tensors="pt")
+    loss = model(**inputs, labels=inputs["input_ids"], use_cache=False).loss
+    loss.backward()
+    gradients = {name.split(".")[1] for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert gradients >= {"language_model", "multi_modal_projector", "vision_tower"}
+    answer = model.generate(**inputs, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    assert answer.shape[1] == inputs["input_ids"].shape[1] + 3
+    assert model.num_parameters() < 1_000_000
+
+
+def test_a_model_that_sees_has_a_token_and_a_template_for_images(own_cache):
+    run = open_model("ftk://random/llava")
+    assert run.tokenizer.tokenize("a<image><image>b") == ["a", "<image>", "<image>", "b"]
+    content = [{"type": "image"}, {"type": "text", "text": "Who?"}]
+    text = run.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+    assert text == "<|im_start|>user\n<image>Who?<|im_end|>\n"
+    assert run.processor.chat_template == run.tokenizer.chat_template
+
+
+def test_fields_of_the_tower_and_of_the_language_model_are_part_of_the_address(own_cache):
+    address = "ftk://random/llava?vision_config.image_size=48&hidden_size=32&vision_feature_select_strategy=full"
+    run = open_model(address)
+    config = AutoConfig.from_pretrained(run.model_path)
+    assert (config.vision_config.image_size, config.text_config.hidden_size) == (48, 32)
+    assert config.vision_feature_select_strategy == run.processor.vision_feature_select_strategy == "full"
+    assert run.processor.image_processor.crop_size["height"] == 48
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -117,6 +151,9 @@ def test_families_learn_and_answer(family, own_cache):
         ("ftk://random", "there is no such model."),
         ("ftk://random/qwen22", "has no causal language model qwen22. Did you mean qwen2?"),
         ("ftk://random/llama?hiden_size=3", "hiden_size: is no field of LlamaConfig. Did you mean hidden_size?"),
+        ("ftk://random/lava", "has no causal language model lava. Did you mean llava?"),
+        ("ftk://random/llava?vision_config.imagesize=3", "vision_config.imagesize: is no field of CLIPVisionConfig."),
+        ("ftk://random/llava?hiden_size=3", "hiden_size: is no field of LlamaConfig. Did you mean hidden_size?"),
         ("ftk://random/llama?hidden_size=", "hidden_size: has no value. Write hidden_size=..."),
         ("ftk://random/llama?hidden_size=big", "llama does not take these values"),
         ("ftk://random/llama?seed=x", "seed=x: is no whole number"),
@@ -152,4 +189,5 @@ def test_the_wheel_holds_the_model(tmp_path):
     for name in ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"):
         assert f"ftk_tiny/tiny_chat/{name}" in names
     assert not [name for name in names if "making" in name]
+    assert "ftk_tiny/seeing_chat.jinja" in names
     assert json.loads((TINY_CHAT / "config.json").read_text())["model_type"]

@@ -4,21 +4,12 @@ References: the tokenizer itself on the whole text, LLaMA-Factory's own outputs 
 token counts that three peers agree on (reference/baselines.md section 3), and counts made by hand.
 """
 
-import gzip
 import json
-import shutil
 from pathlib import Path
 
 import ftk
 import numpy as np
-import pluggy
 import pytest
-from ftk.config import Setting
-from ftk.plan import make_plan
-from ftk.plugins import PluginRecord
-from ftk.registry import Registry
-from ftk.run import Run
-from ftk.types import Tokens
 from ftk_data import DataOptions, TemplateOptions, renderer, shards
 from ftk_data.encoding import Encoder
 from ftk_data.mixing import mixed, split_off
@@ -26,78 +17,12 @@ from ftk_data.packing import packs
 from ftk_data.rendering import declared
 from ftk_data.rows import build_chat, build_text
 from ftk_data.stages import with_flags
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 SHARED = Path(__file__).parents[4] / "shared"
-CHATML = ftk.ChatTemplate(
-    "made-chatml",
-    system="<|im_start|>system\n{content}<|im_end|>\n",
-    user="<|im_start|>user\n{content}<|im_end|>\n",
-    generation="<|im_start|>assistant\n",
-    assistant="{content}<|im_end|>",
-    assistant_end="\n",
-    stop=("<|im_end|>",),
-    options=TemplateOptions,
-)
-ROWS = [
-    {"instruction": f"Say {n}", "input": "", "output": f"{n} is what I say"} for n in ("one", "two", "three", "four")
-]
-
-
-@pytest.fixture(scope="session")
-def tokenizer():
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    special = ["<|end|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    made.train_from_iterator(
-        ["system user assistant Say one two three four is what I say"] * 3,
-        trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|end|>")
-
-
-@pytest.fixture
-def make_run(tmp_path, monkeypatch, tokenizer):
-    """A run over rows of ftk-file and ftk-alpaca with a tokenizer put in its place; no model, no trainer's code."""
-    ftk_file, ftk_alpaca = pytest.importorskip("ftk_file"), pytest.importorskip("ftk_alpaca")
-    monkeypatch.setenv("FTK_CACHE", str(tmp_path / "cache"))
-    specs = (
-        ftk.ModelLoader("none", target="none:none", default=True),
-        ftk.Adapter("none", target="none:none", default=True),
-        ftk.Trainer("sft", target="none:none", default=True, options=(DataOptions, TemplateOptions)),
-        CHATML,
-        *ftk_file.ftk_dataset_sources(),
-        *ftk_alpaca.ftk_dataset_converters(),
-    )
-    registry = Registry((PluginRecord("made", "made", "1", "made", specs=specs),), pluggy.PluginManager("ftk"))
-
-    def make(rows=ROWS, lines=None, **settings):
-        path = tmp_path / "rows.jsonl"
-        path.write_text(lines if lines is not None else "".join(json.dumps(row) + "\n" for row in rows))
-        chosen = {
-            "dataset": str(path),
-            "template": "made-chatml",
-            "output_dir": str(tmp_path / "out"),
-            "model_name_or_path": "none",
-            **settings,
-        }
-        plan = make_plan({key: Setting(value, "the test") for key, value in chosen.items()}, registry)
-        run = Run(plan)
-        run.tokens = Tokens(tokenizer)
-        return run
-
-    return make
 
 
 def trained(tokenizer, row):
     return tokenizer.decode([token for token in row["labels"].tolist() if token != -100])
-
-
-def report(run):
-    return json.loads((run.output_dir / "data_report.json").read_text())
 
 
 # Rows and masks
@@ -127,22 +52,6 @@ def test_no_token_straddles_the_start_of_an_answer(tokenizer):
     batch = Encoder(tokenizer).rows([[ftk.Segment("S", False), ftk.Segment("ay", True)]])
     assert tokenizer.decode(batch.ids_T[batch.trained_T]) == "ay"
     assert len(batch.ids_T) > len(tokenizer("Say").input_ids)
-
-
-@pytest.fixture
-def shared_tokenizer(tmp_path):
-    def load(name):
-        folder = SHARED / "golden" / "tokenizers" / name
-        if not folder.exists():
-            pytest.skip(f"{folder} is not there")
-        for file in folder.iterdir():
-            if file.suffix == ".gz":
-                (tmp_path / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
-            else:
-                shutil.copy(file, tmp_path)
-        return AutoTokenizer.from_pretrained(str(tmp_path))
-
-    return load
 
 
 @pytest.mark.parametrize("name", ["phi-3", "llama-bpe", "qwen2", "deepseek-llm", "gpt-2"])
@@ -191,7 +100,7 @@ def test_tokens_and_labels_are_llamafactorys_but_for_the_newline_after_the_stop_
 # What happens to long and bad rows
 
 
-def test_truncate_keeps_whole_turns_and_counts(tokenizer, make_run):
+def test_truncate_keeps_whole_turns_and_counts(tokenizer, make_run, report):
     history = [{"instruction": "Say two", "output": "two is what I say", "history": [["Say one", "one"]]}]
     entry = {"columns": {"prompt": "instruction", "response": "output", "history": "history"}}
     run = make_run(history, dataset=[{"file_name": "rows.jsonl", **entry}], dataset_dir="unused")
@@ -216,9 +125,9 @@ def test_a_first_turn_that_does_not_fit_is_cut_where_the_row_ends(make_run):
     assert all((row["labels"] != -100).any() for row in rows)
 
 
-def test_drop_leaves_long_rows_out_and_counts_them(make_run):
+def test_drop_leaves_long_rows_out_and_counts_them(make_run, report, rows):
     long = {"instruction": "Say", "input": "", "output": "one " * 200}
-    run = make_run([*ROWS, long], cutoff_policy="drop", cutoff_len=128)
+    run = make_run([*rows, long], cutoff_policy="drop", cutoff_len=128)
     assert len(build_chat(run, "train")) == 4
     assert report(run)["train"]["datasets"]["rows"]["dropped: too long"] == 1
 
@@ -231,28 +140,28 @@ def test_split_loses_no_token(make_run):
     assert np.concatenate([part["input_ids"] for part in parts]).tolist() == whole["input_ids"].tolist()
 
 
-def test_error_names_the_long_row(make_run):
-    rows = [*ROWS, {"instruction": "Say", "input": "", "output": "one " * 200}]
+def test_error_names_the_long_row(make_run, rows):
+    rows = [*rows, {"instruction": "Say", "input": "", "output": "one " * 200}]
     with pytest.raises(ftk.DataError, match=r"rows: rows\.jsonl:5: has \d+ tokens, more than cutoff_len 64"):
         build_chat(make_run(rows, cutoff_policy="error", cutoff_len=64), "train")
 
 
-def test_rows_without_a_trained_token_are_dropped_and_counted(make_run):
-    rows = [*ROWS, {"instruction": "one " * 200, "input": "", "output": "yes"}]
+def test_rows_without_a_trained_token_are_dropped_and_counted(make_run, report, rows):
+    rows = [*rows, {"instruction": "one " * 200, "input": "", "output": "yes"}]
     run = make_run(rows, cutoff_len=64)
     assert len(build_chat(run, "train")) == 4
     assert report(run)["train"]["datasets"]["rows"]["dropped: nothing to learn"] == 1
 
 
-def test_a_malformed_row_stops_the_run_and_says_where_and_what_to_do(make_run):
-    lines = json.dumps(ROWS[0]) + '\n{"instruction": "Say\n' + json.dumps(ROWS[1]) + "\n"
+def test_a_malformed_row_stops_the_run_and_says_where_and_what_to_do(make_run, rows):
+    lines = json.dumps(rows[0]) + '\n{"instruction": "Say\n' + json.dumps(rows[1]) + "\n"
     with pytest.raises(ftk.DataError, match=r"rows: .*rows\.jsonl:2: is no JSON: .*on_bad_row skip"):
         build_chat(make_run(lines=lines), "train")
 
 
-def test_skipping_goes_on_after_rows_that_do_not_parse_or_convert(make_run):
-    lines = json.dumps(ROWS[0]) + '\n{"instruction": "Say\n' + json.dumps({**ROWS[1], "output": 7}) + "\n"
-    run = make_run(lines=lines + json.dumps(ROWS[2]) + "\n", on_bad_row="skip")
+def test_skipping_goes_on_after_rows_that_do_not_parse_or_convert(make_run, report, rows):
+    lines = json.dumps(rows[0]) + '\n{"instruction": "Say\n' + json.dumps({**rows[1], "output": 7}) + "\n"
+    run = make_run(lines=lines + json.dumps(rows[2]) + "\n", on_bad_row="skip")
     assert len(build_chat(run, "train")) == 2
     assert report(run)["train"]["datasets"]["rows"]["dropped: malformed"] == 2
 
@@ -316,7 +225,7 @@ def test_rows_of_one_example_stay_on_one_side_of_a_split():
     assert not set(examples[train]) & set(examples[aside])
 
 
-def test_val_size_gives_eval_what_train_does_not_have(make_run, tokenizer):
+def test_val_size_gives_eval_what_train_does_not_have(make_run, tokenizer, report):
     run = make_run(val_size=1)
     train, held = build_chat(run, "train"), build_chat(run, "eval")
     texts = [tokenizer.decode(row["input_ids"]) for row in (*train, *held)]
@@ -355,7 +264,7 @@ def test_packed_rows_restart_positions_and_keep_every_document(make_run):
     assert row["labels"].tolist() == np.concatenate([one["labels"] for one in plain]).tolist()
 
 
-def test_packing_efficiency_is_reported(make_run):
+def test_packing_efficiency_is_reported(make_run, report):
     run = make_run(neat_packing=True, cutoff_len=256)
     rows = build_chat(run, "train")
     total = report(run)["train"]["num_tokens"]
@@ -399,7 +308,7 @@ def cached_files(tmp_path):
     return sorted((tmp_path / "cache" / "rows").glob("*/*.safetensors"))
 
 
-def test_cached_rows_are_the_same_and_are_not_made_again(make_run, tmp_path, monkeypatch):
+def test_cached_rows_are_the_same_and_are_not_made_again(make_run, tmp_path, monkeypatch, report):
     first = [row["labels"].tolist() for row in build_chat(make_run(), "train")]
     assert len(cached_files(tmp_path)) == 1
     monkeypatch.setattr(Encoder, "rows", lambda *_: pytest.fail("tokenised again"))
@@ -415,7 +324,7 @@ def test_cached_rows_are_the_same_and_are_not_made_again(make_run, tmp_path, mon
         {"train_on_prompt": True},
         {"default_system": "Hi"},
         {"enable_thinking": False},
-        {"rows": ROWS[:3]},
+        {"lines": '{"instruction": "Say one", "output": "one"}\n'},
     ],
 )
 def test_whatever_changes_rows_changes_the_cache_key(make_run, tmp_path, change):
@@ -458,7 +367,7 @@ def test_tokenized_path_is_written_and_read_back(make_run, tmp_path, monkeypatch
 # A bigger oracle, and what the report says
 
 
-def test_the_demo_data_has_the_tokens_that_its_render_has(make_run, tokenizer):
+def test_the_demo_data_has_the_tokens_that_its_render_has(make_run, tokenizer, report):
     source = SHARED / "data" / "llamafactory" / "alpaca_en_demo.json"
     if not source.exists():
         pytest.skip(f"{source} is not there")

@@ -1,13 +1,16 @@
-"""References: what was written, by the standard library and pyarrow; line numbers counted by hand."""
+"""References: what was written, by the standard library and pyarrow; line numbers counted by hand. Reading from a row on
+is compared with reading everything."""
 
 import csv
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from ftk import DataError, DatasetEntry
+from ftk_data.offsets import LineIndex
 from ftk_file.rows import open_rows
 
 ROWS = [{"instruction": "a", "output": "b"}, {"instruction": "c\u2028d", "output": "é🌏"}]
@@ -167,3 +170,192 @@ def test_real_files_are_read_to_the_end(name):
     text = path.read_text(encoding="utf-8")
     expected = len(json.loads(text)) if path.suffix == ".json" else sum(bool(line.strip()) for line in text.split("\n"))
     assert len(list(rows_of(path))) == expected
+
+
+# From a row on
+
+
+def many(path):
+    """2,500 rows in the format of the name; blank lines and a broken row among the lines."""
+    rows = [{"n": str(number), "text": "x" * (number % 50)} for number in range(2500)]
+    if path.suffix == ".jsonl":
+        lines = [json.dumps(row) for row in rows]
+        lines[700] = "{broken"
+        text = "\n".join(line if number % 100 else f"{line}\r\n \n" for number, line in enumerate(lines))
+        path.write_bytes(b"\xef\xbb\xbf\n" + text.encode())
+    elif path.suffix == ".json":
+        path.write_text(json.dumps([*rows[:700], 7, *rows[701:]]))
+    elif path.suffix == ".txt":
+        path.write_text("\n\n".join(row["n"] for row in rows) + "\n")
+    elif path.suffix == ".csv":
+        path.write_text("n,text\n" + "".join(f'{row["n"]},"{row["text"]}\n"\n' for row in rows) + "1\n\n2,3\n")
+    else:
+        pa = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        table = pa.Table.from_pylist(rows)
+        if path.suffix == ".parquet":
+            parquet.write_table(table, path, row_group_size=600)
+        else:
+            make = pa.ipc.new_stream if "stream" in path.name else pa.ipc.new_file
+            with pa.OSFile(str(path), "wb") as sink, make(sink, table.schema) as writer:
+                writer.write_table(table, max_chunksize=600)
+    return path
+
+
+def taken(rows):
+    """The rows of an iterator, and the messages in the place of those that do not parse."""
+    made, iterator = [], iter(rows)
+    while True:
+        try:
+            made.append(next(iterator))
+        except StopIteration:
+            return made
+        except DataError as error:
+            made.append(str(error))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.txt", "a.csv", "a.parquet", "a.arrow", "stream.arrow"])
+def test_reading_from_a_row_on_gives_what_reading_everything_gives(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("FTK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("ftk_data.offsets.STRETCH", 5000)
+    path = many(tmp_path / name)
+    everything = taken(rows_of(path))
+    assert len(everything) >= 2500
+    for _ in range(2):  # the second time with what the first has kept
+        for index in (0, 1, 599, 600, 699, 700, 701, 1999, len(everything) - 1, len(everything), 9999):
+            assert taken(rows_of(path).at(index)) == everything[index:]
+    rows = rows_of(path)
+    if path.suffix not in (".json", ".csv"):
+        assert len(rows) == len(everything)
+
+
+def test_reading_from_a_row_on_works_across_files(tmp_path):
+    (tmp_path / "many").mkdir()
+    for number, size in enumerate((3, 0, 2, 5)):
+        written(tmp_path / "many" / f"{number}.jsonl", "".join(f'{{"n": "{number}-{row}"}}\n' for row in range(size)))
+    rows = rows_of(tmp_path / "many")
+    everything = list(rows)
+    assert len(rows) == len(everything) == 10
+    for index in range(12):
+        assert list(rows.at(index)) == everything[index:]
+    assert [rows.where(index) for index in (2, 3, 9)] == ["0.jsonl:3", "2.jsonl:1", "3.jsonl:5"]
+
+
+def test_where_a_row_stands_is_known_without_reading_up_to_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("FTK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("ftk_data.offsets.STRETCH", 5000)
+    path = many(tmp_path / "a.jsonl")
+    numbers = [number for number, line in enumerate(path.read_bytes()[3:].split(b"\n"), start=1) if line.strip()]
+    fresh, scanned = rows_of(path), rows_of(path)
+    assert len(scanned) == 2500
+    for index in (0, 1, 700, 699, 2499):
+        assert fresh.where(index) == scanned.where(index) == f"a.jsonl:{numbers[index]}"
+
+
+def test_line_offsets_are_kept_and_made_again_when_damaged_or_old(tmp_path, monkeypatch):
+    monkeypatch.setenv("FTK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("ftk_data.offsets.STRETCH", 5000)
+    path = many(tmp_path / "a.jsonl")
+    expected = taken(rows_of(path))
+    len(rows_of(path))
+    (kept,) = (tmp_path / "cache" / "offsets").iterdir()
+    good = kept.read_text()
+    scans = []
+    scan = LineIndex._scanned
+    monkeypatch.setattr(LineIndex, "_scanned", lambda self: scans.append(1) or scan(self))
+    assert taken(rows_of(path).at(2000)) == expected[2000:]
+    assert scans == []
+    damaged = json.loads(good)
+    damaged["marks"][3][1] += 1
+    for text in ("", good[:-9], "[]", '{"stamp": 3}', json.dumps(damaged), "\ufeff"):
+        kept.write_text(text)
+        assert taken(rows_of(path).at(2000)) == expected[2000:]
+        assert kept.read_text() == good
+    assert len(scans) == 6
+    path.write_text('{"n": 1}\n{"n": 2}\n')
+    assert taken(rows_of(path).at(1)) == [{"n": 2}]
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning_only(tmp_path, monkeypatch, caplog):
+    written(tmp_path / "file", "")
+    monkeypatch.setenv("FTK_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("ftk_data.offsets.STRETCH", 5000)
+    assert len(rows_of(many(tmp_path / "a.jsonl"))) == 2500
+    assert "is not kept" in caplog.text
+
+
+def test_a_large_file_is_never_in_memory(tmp_path, monkeypatch):
+    """Thirty-two mebibytes are indexed, fingerprinted and read; what Python holds meanwhile stays below six."""
+    monkeypatch.setenv("FTK_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "a.jsonl"
+    with path.open("w") as file:
+        for number in range(4096):
+            file.write(json.dumps({"n": number, "text": "y" * 8192}) + "\n")
+    tracemalloc.start()
+    rows = rows_of(path)
+    assert len(rows) == 4096
+    rows.fingerprint()
+    assert sum(1 for _ in rows) == 4096
+    assert next(rows.at(4000))["n"] == 4000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 << 20
+
+
+# What is not as it should be
+
+
+def test_a_row_that_is_nested_too_deeply_or_too_long_a_number_is_one_bad_row(tmp_path):
+    deep, long = '{"a": ' + "[" * 100_000 + "}", '{"a": ' + "9" * 5000 + "}"
+    made = taken(rows_of(written(tmp_path / "a.jsonl", f'{deep}\n{long}\n {{"n": 1}} \n')))
+    assert "is nested too deeply" in made[0]
+    assert "is no JSON: Exceeds the limit" in made[1]
+    assert made[2] == {"n": 1}
+
+
+def test_a_line_that_is_no_utf8_is_one_bad_row(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"n": "\xff"}\n{"n": 2}\n')
+    (tmp_path / "a.txt").write_bytes(b"\xff\ntwo\n")
+    for name, last in (("a.jsonl", {"n": 2}), ("a.txt", {"text": "two"})):
+        bad, good = taken(rows_of(tmp_path / name))
+        assert f"{name}:1: " in bad
+        assert "not UTF-8" in bad
+        assert good == last
+
+
+def test_one_object_over_several_lines_is_one_row(tmp_path):
+    assert list(rows_of(written(tmp_path / "a.json", '{\n "n": 1\n}\n'))) == [{"n": 1}]
+    made = taken(rows_of(written(tmp_path / "b.json", '{"n":\n{"n": 2}\n')))
+    assert "b.json:1: is no JSON" in made[0]
+    assert made[1] == {"n": 2}
+
+
+def test_a_csv_may_hold_long_texts_and_names_no_column_twice(tmp_path):
+    long = "x" * 300_000
+    assert list(rows_of(written(tmp_path / "a.csv", f"t\n{long}\n"))) == [{"t": long}]
+    with pytest.raises(DataError, match=r"a\.csv:1: names the column 't' twice"):
+        list(rows_of(written(tmp_path / "a.csv", "t,t\n1,2\n")))
+
+
+def test_what_lies_beside_the_rows_of_a_folder_is_left_alone_and_packed_rows_are_refused(tmp_path):
+    for name in ("README.md", "dataset_infos.json", "1.png", ".hidden.jsonl"):
+        written(tmp_path / name, "x")
+    with pytest.raises(DataError, match=r"holds no files of rows"):
+        rows_of(tmp_path)
+    written(tmp_path / "a.jsonl", '{"n": 1}\n')
+    assert list(rows_of(tmp_path)) == [{"n": 1}]
+    written(tmp_path / "b.jsonl.gz", "")
+    with pytest.raises(DataError, match=r"b\.jsonl\.gz: is packed.*Unpack it"):
+        rows_of(tmp_path)
+
+
+def test_a_file_that_breaks_off_says_so_again_and_again(tmp_path):
+    path = many(tmp_path / "a.parquet")
+    path.write_bytes(path.read_bytes()[:-200])
+    rows = iter(rows_of(path))
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"a\.parquet: cannot be read"):
+            next(rows)
+    with pytest.raises(DataError, match="cannot be read"):
+        len(rows_of(path))

@@ -12,16 +12,17 @@ import os
 import pty
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from ftk import ConfigError
+from ftk import ConfigError, DataError
 from ftk.options import fields_of
 from ftk.registry import Registry
 from ftk.run import Run
 from ftk.testing.runs import plan_in
-from ftk_training import TrainingOptions, checkpoints
+from ftk_training import TrainingOptions, checkpoints, fitting
 from ftk_training.arguments import make_arguments, wants_checkpointing
 from ftk_training.collator import Collator
 from ftk_training.order import EpochOrder
@@ -155,6 +156,39 @@ def test_kept_logits_are_the_positions_before_trained_tokens():
     assert batch["shift_labels"].tolist() == [[2, 3, -100], [-100, -100, 5]]
 
 
+def test_weights_are_padded_and_follow_the_kept_positions():
+    rows = [row(3, 2, loss_weights=np.array([1, 0.5, 2], np.float32)), row(5, 1)]
+    batch = Collator()(rows)
+    assert batch["loss_weights"].tolist() == [[1, 0.5, 2, 1, 1], [1, 1, 1, 1, 1]]
+    assert batch["loss_weights"].dtype == torch.float32
+    kept = Collator(kept_logits=True)(rows)
+    assert kept["logits_to_keep"].tolist() == [0, 1, 3]
+    assert kept["loss_weights"].tolist() == [[0.5, 2, 1], [1, 1, 1]]
+    assert "loss_weights" not in Collator()([row(3)])
+
+
+class Lengths:
+    """An encoder that tells what it was given, and that its tokens (5) are not to be trained."""
+
+    def encode(self, batch, media):
+        labels = batch["labels"].masked_fill(batch["labels"] == 5, -100)
+        return {"shown": torch.tensor([len(one) for one in media]), "labels": labels}
+
+
+def test_media_of_rows_go_to_the_encoder_whose_labels_count():
+    picture = object()
+    rows = [row(5, 3, media=(picture, picture)), row(3, 2)]
+    batch = Collator(media=Lengths(), kept_logits=True)(rows)
+    assert batch["shown"].tolist() == [2, 0]
+    assert batch["labels"].tolist() == [[-100, -100, 3, 4, -100], [-100, 2, 3, -100, -100]]
+    assert batch["shift_labels"].tolist() == [[-100, 3, 4], [2, 3, -100]]
+
+
+def test_media_that_nothing_reads_are_refused():
+    with pytest.raises(DataError, match="no installed plugin reads them for this model"):
+        Collator()([row(5, 3, media=(object(),))])
+
+
 @pytest.fixture(scope="module")
 def model():
     from transformers import LlamaConfig
@@ -189,6 +223,13 @@ def test_kept_logits_give_the_same_loss_and_gradients(model):
         found.append([loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
     for wanted, got in zip(*found, strict=True):
         torch.testing.assert_close(got, wanted)
+
+
+def test_media_on_several_gpus_of_one_process_are_refused():
+    """transformers would use DataParallel, which splits every tensor by its first dimension."""
+    run = SimpleNamespace(media=Lengths(), plan=SimpleNamespace(config="run.yaml"))
+    with pytest.raises(ConfigError, match=r"run\.yaml: a batch with media cannot be split .* \(torchrun\)"):
+        fitting._collator(SimpleNamespace(run=run, args=SimpleNamespace(n_gpu=2)), None)
 
 
 # Order
@@ -262,6 +303,95 @@ def test_training_is_what_a_naive_loop_does(ftk_run, tmp_path, batch, accumulate
     trained = AutoModelForCausalLM.from_pretrained(finished.folder).state_dict()
     for name, weight in weights.items():
         torch.testing.assert_close(trained[name], weight, rtol=1e-3, atol=2e-5)
+
+
+def weighty(rows, seed=0):
+    """The rows with weights for some of them, zero among them."""
+    chosen = np.random.default_rng(seed)
+    return [
+        {**row, "loss_weights": chosen.choice([0.0, 0.25, 1.0, 3.0], len(row["labels"])).astype(np.float32)}
+        if number % 3
+        else row
+        for number, row in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("family", "packing", "batch", "accumulated"),
+    [
+        ("llama", False, 2, 3),
+        ("llama", True, 1, 2),
+        ("mamba", False, 2, 3),
+        ("mixtral?output_router_logits=true", False, 4, 1),
+    ],
+)
+def test_weights_multiply_the_loss_of_tokens_and_not_their_number(
+    ftk_run, tmp_path, monkeypatch, family, packing, batch, accumulated
+):
+    """Against a loop over tokens: the sum of weight times surprise in all batches of a step, divided by how many tokens
+    are trained. Mixtral adds what balances its experts; Mamba cannot leave out logits."""
+    settings = {
+        **FULL, "model_name_or_path": f"ftk://random/{family}", "packing": packing, "max_steps": 1, "cutoff_len": 64,
+        "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated,
+        "dataset": uneven_rows(tmp_path),
+    }  # fmt: skip
+    run = Run(plan_in(tmp_path, **settings))
+    rows = weighty(list(run.rows("train")))
+    monkeypatch.setattr(Run, "rows", lambda self, split: rows)
+    model = AutoModelForCausalLM.from_pretrained(run.model_path)
+    model.config.use_cache = False
+
+    def naive(row):
+        ids = torch.tensor(np.asarray(row["input_ids"], np.int64))[None]
+        more = {"position_ids": torch.tensor(row["position_ids"])[None]} if "position_ids" in row else {}
+        with torch.no_grad():
+            logprobs = model(input_ids=ids, **more).logits[0].log_softmax(-1)
+        weights = row.get("loss_weights", np.ones(len(row["labels"])))
+        total, count = 0.0, 0
+        for position, label in enumerate(row["labels"]):
+            if label != -100 and position:
+                total -= float(weights[position]) * float(logprobs[position - 1, label])
+                count += 1
+        return np.array([total, count])
+
+    total, count = sum(naive(row) for row in rows[: batch * accumulated])
+    balance = 0.0
+    if "mixtral" in family:
+        with torch.no_grad():
+            inputs = Collator()(rows[:batch])
+            inputs.pop("loss_weights")
+            output = model(**inputs)
+        balance = float(
+            output.loss
+            - torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), inputs["labels"][:, 1:].flatten())
+        )
+        assert balance > 0.001
+    finished = ftk_run(**settings)
+    assert losses_of(finished.folder)[0] == pytest.approx(total / count + balance, rel=1e-5)
+
+
+def test_weights_of_an_evaluation_are_exact_whatever_the_batch_size(ftk_run, tmp_path, monkeypatch):
+    settings = {**FULL, "dataset": uneven_rows(tmp_path), "do_train": False, "do_eval": True, "compute_accuracy": True}
+    settings["eval_dataset"] = settings["dataset"]
+    rows = weighty(list(Run(plan_in(tmp_path, **settings)).rows("eval")))
+    monkeypatch.setattr(Run, "rows", lambda self, split: rows)
+    found = []
+    for size in (1, 5):
+        more = {"per_device_eval_batch_size": size, "output_dir": str(tmp_path / str(size))}
+        metrics = ftk_run(**settings, **more).metrics
+        found.append([metrics["eval_loss"], metrics["eval_accuracy"]])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_weights_of_one_change_nothing_and_weights_exclude_smoothing(ftk_run, tmp_path, monkeypatch):
+    settings = {**FULL, "dataset": uneven_rows(tmp_path)}
+    wanted = losses_of(ftk_run(**settings, output_dir=str(tmp_path / "plain")).folder)
+    rows = Run(plan_in(tmp_path, **settings)).rows("train")
+    ones = [{**row, "loss_weights": np.ones(len(row["labels"]), np.float32)} for row in rows]
+    monkeypatch.setattr(Run, "rows", lambda self, split: ones)
+    assert losses_of(ftk_run(**settings).folder) == pytest.approx(wanted, rel=1e-6)
+    with pytest.raises(ConfigError, match="label_smoothing_factor: cannot be used with rows that carry weights"):
+        ftk_run(**settings, label_smoothing_factor=0.1, output_dir=str(tmp_path / "smooth"))
 
 
 def test_gradient_accumulation_equals_a_big_batch(ftk_run, tmp_path):
@@ -485,7 +615,6 @@ def test_the_options_belong_to_this_plugin():
 
 def test_a_loss_of_a_stage_is_summed_over_items_as_the_models_own_is(ftk_run, tmp_path, monkeypatch):
     """The very same loss, written as a stage would write one, with a metric beside it."""
-    from ftk_training import fitting
 
     def loss(model, batch):
         labels = batch.pop("labels")[:, 1:]

@@ -15,7 +15,9 @@ class LoraOptions:
     lora_alpha: int | None = ftk.option(None, help="Scale of the terms, divided by the rank; unset is twice the rank.")
     lora_dropout: float = ftk.option(0.0, help="Share of a term's inputs dropped while training.", minimum=0, maximum=1)
     lora_target: tuple[str, ...] = ftk.option(
-        ("all",), help="Names of modules, or all: every linear layer and every fused expert, but not the output layer."
+        ("all",),
+        help="Names of modules, or all: every linear layer and every fused expert of the language model, but not the "
+        "output layer.",
     )
     additional_target: tuple[str, ...] = ftk.option(
         (), help="Modules that learn as a whole and are saved with the adapter, for instance embed_tokens,lm_head."

@@ -79,6 +79,7 @@ def new(model: Any, run: Run) -> Any:
         lora_dropout=options.lora_dropout,
         use_rslora=options.use_rslora,
         target_modules=targets.modules,
+        exclude_modules=targets.excluded,
         target_parameters=targets.parameters or None,
         modules_to_save=_additional(model, run) or None,
         fan_in_fan_out=targets.transposed,

@@ -18,6 +18,9 @@ TOKENIZER = (
 )  # fmt: skip
 """Any one of these; without all of them transformers builds a tokenizer that knows no words."""
 
+PROCESSOR = ("processor_config.json", "preprocessor_config.json")
+"""Either one, of a model that takes media."""
+
 POINTER = b"version https://git-lfs"
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -54,6 +57,11 @@ def check_folder(folder: Path, where: str, *, weights: bool) -> None:
 def has_weights(folder: Path) -> bool:
     """Whether there are weights that transformers would load."""
     return any((folder / name).is_file() for name in WEIGHTS)
+
+
+def has_processor(folder: Path) -> bool:
+    """Whether the model says how media become tensors."""
+    return any((folder / name).is_file() for name in PROCESSOR)
 
 
 def _check_weights(folder: Path, where: str) -> None:

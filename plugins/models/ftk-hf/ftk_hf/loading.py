@@ -1,4 +1,4 @@
-"""Tokenizers and causal language models through transformers' auto classes.
+"""Tokenizers, processors and language models, with or without eyes and ears, through transformers' auto classes.
 
 ``load_tokenizer`` is what a run asks for first, so it checks everything that can be checked without reading weights:
 a missing file is reported before the data is tokenised, not after.
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from ftk import ModelError, Tokens
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as logs
 
 from ftk_hf import HfOptions
+from ftk_hf.choosing import auto_class, load_processor, takes_media
 from ftk_hf.explaining import explained
-from ftk_hf.folders import check_folder, has_weights, local_folder
+from ftk_hf.folders import check_folder, has_processor, has_weights, local_folder
 
 if TYPE_CHECKING:
     from ftk.run import Run
@@ -32,26 +33,32 @@ ATTENTION = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "f
 
 
 def load_tokenizer(run: Run) -> Tokens:
-    """The tokenizer, with a padding token whatever the model brings.
+    """The tokenizer, with a padding token whatever the model brings, and the processor of a model that takes media.
 
     A tokenizer without one pads with its end token, or its unknown token when it has no end either; that is safe
     because rows carry their own labels and attention mask.
     Raises ModelError for whatever is missing, the weights included.
     """
-    _config(run)
+    config = _config(run)
+    folder = local_folder(run.model_path, _where(run))
     with explained(_where(run)):
-        tokenizer = AutoTokenizer.from_pretrained(_name(run), **_access(run))
+        processor = None
+        if takes_media(config) and (folder is None or has_processor(folder)):
+            processor = load_processor(_name(run), _access(run))
+        tokenizer = getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(_name(run), **_access(run))
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = getattr(processor, "chat_template", None)
     if not len(tokenizer):
         raise ModelError(f"{_where(run)}: its tokenizer knows no words. Is tokenizer.json or tokenizer.model missing?")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
         if tokenizer.pad_token is None:
             raise ModelError(f"{_where(run)}: its tokenizer has no end token. Set eos_token in tokenizer_config.json")
-    return Tokens(tokenizer)
+    return Tokens(tokenizer, processor, config.model_type)
 
 
 def load_model(run: Run) -> Any:
-    """The causal language model, quantised and patched as the run says, on the CPU unless ``device_map`` spreads it.
+    """The language model, quantised and patched as the run says, on the CPU unless ``device_map`` spreads it.
 
     Raises ModelError when it cannot be loaded, or when weights are missing that would otherwise be random.
     """
@@ -63,7 +70,7 @@ def load_model(run: Run) -> Any:
     with explained(_where(run)), _bars_for_large(run):
         if _is_random(run):
             return _random_model(run, config, arguments)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = auto_class(config).from_pretrained(
             _name(run),
             config=config,
             quantization_config=run.quantization_config(),
@@ -76,7 +83,7 @@ def load_model(run: Run) -> Any:
         names = sorted(info["missing_keys"])
         raise ModelError(
             f"{_where(run)}: {len(names)} weights are missing in its files, for instance {names[0]}. "
-            "Is it a whole causal language model?"
+            "Is it a whole language model?"
         )
     _compare_vocabularies(run, model)
     return model
@@ -86,7 +93,7 @@ def _random_model(run: Run, config: Any, arguments: dict[str, Any]) -> Any:
     dtype = torch.float32 if arguments["dtype"] == "auto" else arguments["dtype"]
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
-        model = AutoModelForCausalLM.from_config(
+        model = auto_class(config).from_config(
             config, trust_remote_code=run.options(HfOptions).trust_remote_code, **{**arguments, "dtype": dtype}
         )
     log.info("%s: %s random weights", run.model_path, f"{model.num_parameters():,}")
@@ -102,8 +109,7 @@ def _config(run: Run) -> Any:
             check_folder(folder, _where(run), weights=not run.options(HfOptions).train_from_scratch)
         with explained(_where(run)):
             config = AutoConfig.from_pretrained(_name(run), **_access(run))
-        known = type(config) in AutoModelForCausalLM._model_mapping
-        if not known and "AutoModelForCausalLM" not in getattr(config, "auto_map", {}):
+        if auto_class(config) is None:
             raise ModelError(f"{_where(run)}: {config.model_type} is no causal language model")
         return config
 

@@ -21,11 +21,12 @@ import transformers
 from ftk import ModelError
 from ftk.errors import did_you_mean
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
 from ftk_tiny.locating import TINY_CHAT
+from ftk_tiny.seeing_models import CHAT, EYES, add_tokens, save_processor, seeing_config
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 RECIPE = 1
@@ -63,11 +64,12 @@ MOST = 20_000_000
 def random_model(family: str, changes: Mapping[str, str], cache: Path, where: str) -> Path:
     """The folder of a random causal language model with the tokenizer of tiny-chat; made once, then reused.
 
-    family: transformers' ``model_type``. changes: ``seed`` and fields of its config, as text.
+    family: transformers' ``model_type``, also one of those that see (:data:`ftk_tiny.seeing_models.EYES`).
+    changes: ``seed`` and fields of its config, as text.
     Raises ModelError that begins with ``where``.
     """
-    if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        guess = did_you_mean(family, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and family not in EYES:
+        guess = did_you_mean(family, (*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *EYES))
         raise ModelError(
             f"{where}: transformers {transformers.__version__} has no causal language model {family}.{guess}"
         )
@@ -92,7 +94,9 @@ def _value(key: str, text: str, where: str) -> Any:
 
 def _digest(family: str, given: Mapping[str, Any], seed: int) -> str:
     tokenizer = hashlib.sha256(b"".join((TINY_CHAT / name).read_bytes() for name in TOKENIZER)).hexdigest()
-    versions = [RECIPE, torch.__version__, transformers.__version__]
+    versions: list[Any] = [RECIPE, torch.__version__, transformers.__version__]
+    if family in EYES:
+        versions.append(hashlib.sha256(CHAT.read_bytes()).hexdigest())
     content = json.dumps([family, dict(sorted(given.items())), seed, tokenizer, versions])
     return f"{family}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
@@ -113,20 +117,26 @@ def _put(target: Path, make: Callable[[Path], None]) -> None:
 
 
 def _make(folder: Path, family: str, given: Mapping[str, Any], seed: int, where: str) -> None:
-    for name in TOKENIZER:
-        shutil.copyfile(TINY_CHAT / name, folder / name)
     tokenizer = AutoTokenizer.from_pretrained(TINY_CHAT, local_files_only=True)
+    auto = AutoModelForImageTextToText if family in EYES else AutoModelForCausalLM
     with _quiet(), torch.random.fork_rng():
+        if family in EYES:
+            add_tokens(family, tokenizer)
         config = _config(family, given, tokenizer, where)
         try:
             with torch.device("meta"):
-                size = AutoModelForCausalLM.from_config(config).num_parameters()
+                size = auto.from_config(config).num_parameters()
             if size > MOST:
                 raise ModelError(f"{where}: {family} would have {size:,} parameters; at most {MOST:,} are made")
             torch.manual_seed(seed)
-            AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+            auto.from_config(config).save_pretrained(folder)
+            if family in EYES:
+                save_processor(family, tokenizer, config, folder)
+                return
         except (*REFUSED, RuntimeError, ImportError, KeyError) as cause:
             raise ModelError(f"{where}: {family} cannot be made this small: {' '.join(str(cause).split())}") from cause
+    for name in TOKENIZER:
+        shutil.copyfile(TINY_CHAT / name, folder / name)
 
 
 @contextmanager
@@ -144,6 +154,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _config(family: str, given: Mapping[str, Any], tokenizer: Any, where: str) -> Any:
+    if family in EYES:
+        try:
+            return seeing_config(
+                family, given, tokenizer, where, lambda text, of_text: _config(text, of_text, tokenizer, where)
+            )
+        except REFUSED as cause:
+            raise _refused(family, cause, where) from cause
     kind = CONFIG_MAPPING[family]
     plain = kind().to_dict()
     fields = {*plain, *kind.attribute_map}
@@ -160,7 +177,11 @@ def _config(family: str, given: Mapping[str, Any], tokenizer: Any, where: str) -
         # under the name that the class itself uses (GPT-2: n_head), so that a given value replaces the small one
         return kind(**{kind.attribute_map.get(key, key): value for key, value in [*values.items(), *given.items()]})
     except REFUSED as cause:
-        raise ModelError(f"{where}: {family} does not take these values: {' '.join(str(cause).split())}") from cause
+        raise _refused(family, cause, where) from cause
+
+
+def _refused(family: str, cause: Exception, where: str) -> ModelError:
+    return ModelError(f"{where}: {family} does not take these values: {' '.join(str(cause).split())}")
 
 
 def _consistent(plain: Mapping[str, Any], small: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

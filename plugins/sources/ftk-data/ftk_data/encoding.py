@@ -33,8 +33,8 @@ class Shown(NamedTuple):
 class Batch(NamedTuple):
     """Rows of tokens, one after the other.
 
-    starts: where each row starts, with the end as the last (R + 1 numbers). ends: after which tokens a trained segment
-    ends, in ascending order; a row may be cut there without cutting a turn. weights_T: None when all tokens weigh 1.
+    starts: where each row starts, with the end as the last (R + 1 numbers). ends: after which tokens an answer that is
+    trained ends, in ascending order; a row may be cut there without cutting a turn. weights_T: None when all weigh 1.
     """
 
     ids_T: NDArray[np.int32]
@@ -43,6 +43,13 @@ class Batch(NamedTuple):
     ends: NDArray[np.int64]
     weights_T: NDArray[np.float32] | None = None
     media: tuple[Shown, ...] = ()
+
+    def all_trained(self) -> Batch:
+        """The same with every token trained that no medium stands for."""
+        trained_T = np.ones(len(self.ids_T), bool)
+        for shown in self.media:
+            trained_T[shown.first : shown.last] = False
+        return self._replace(trained_T=trained_T)
 
 
 class Encoder:
@@ -55,7 +62,7 @@ class Encoder:
             # what transformers does before each call; a tokenizer.json may carry truncation of its own
             backend.no_truncation()
             backend.no_padding()
-            backend.encode_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
+            backend.encode_special_tokens = False  # what a template writes are tokens; what is not is marked literal
         self._backend = backend
         self._guard_ids: dict[str, list[int]] = {"": []}
 
@@ -66,8 +73,8 @@ class Encoder:
         if self._backend is not None:
             # the fast one leaves out offsets, which nobody reads here: a quarter of the time
             return [one.ids for one in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
-        found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return found
+        found = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=False)["input_ids"]
+        return list(found)
 
     def literal_texts(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, with what looks like a control token read as text."""
@@ -103,7 +110,7 @@ class Encoder:
             np.fromiter(chain.from_iterable(parts), np.int32, int(edges[-1])),
             np.repeat(trained, lengths),
             edges[firsts],
-            edges[1:][trained],
+            edges[1:][_ends(rows, trained)],
             np.repeat(weights, lengths) if (weights != 1).any() else None,
             tuple(
                 Shown(int(edges[number]), int(edges[number + 1]), segment.media)
@@ -145,3 +152,12 @@ class Encoder:
         if guard not in self._guard_ids:
             self._guard_ids[guard] = self.texts([guard])[0]
         return self._guard_ids[guard]
+
+
+def _ends(rows: Sequence[Row], trained: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The numbers of the segments with which answers end; one may have literal text and media in between."""
+    text = np.array([number for number, one in enumerate(chain.from_iterable(rows)) if one.media is None], np.int64)
+    row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])[text]
+    last = np.ones(len(text), bool)
+    last[:-1] = (row_of[:-1] != row_of[1:]) | ~trained[text[1:]]
+    return text[trained[text] & last]

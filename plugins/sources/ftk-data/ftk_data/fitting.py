@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COUNTED = {"truncate": "truncated", "drop": "dropped: too long", "split": "split"}
 """What the report says of a row that was too long."""
+OVERSIZED = "dropped: an image, video or audio is longer than cutoff_len"
 
 
 class Fitted(NamedTuple):
@@ -49,8 +50,9 @@ class Fitted(NamedTuple):
 
 
 def fit(batch: Batch, options: DataOptions, where: Callable[[int], str], *, answered: bool = True) -> Fitted:
-    """Apply ``cutoff_policy`` and leave out rows without any trained token, unless they need none (``answered``).
+    """Apply ``cutoff_policy`` and leave out rows without any trained token.
 
+    Rows that need none (not ``answered``) are prompts with a reference answer, of which the prompt counts as length.
     ``where`` names a row of the batch for errors. Raises DataError for a long row under the policy ``error``.
     """
     limit = options.cutoff_len
@@ -58,22 +60,28 @@ def fit(batch: Batch, options: DataOptions, where: Callable[[int], str], *, answ
     rows_K = np.arange(len(first_R))
     first_K, last_K = first_R, last_R
     changed: dict[str, NDArray[np.int64]] = {}
-    long = np.flatnonzero(last_R - first_R > limit)
+    lengths_R = last_R - first_R if answered else _prompt_lengths(batch)
+    long = np.flatnonzero(lengths_R > limit)
     if len(long):
         if options.cutoff_policy == "error":
-            length = int(last_R[long[0]] - first_R[long[0]])
+            length = int(lengths_R[long[0]])
             raise DataError(
                 f"{where(int(long[0]))}: has {length} tokens, more than cutoff_len {limit}. "
                 "Raise it, or set cutoff_policy to truncate, drop or split"
             )
         changed[COUNTED[options.cutoff_policy]] = long
-        spans = [span for row in rows_K for span in _spans(batch, int(row), limit, options.cutoff_policy)]
+        too_long = set(long.tolist())
+        policies = ("" if row not in too_long else options.cutoff_policy for row in rows_K.tolist())
+        spans = [span for row, policy in enumerate(policies) for span in _spans(batch, row, limit, policy)]
         rows_K, first_K, last_K = np.array(spans, np.int64).reshape(-1, 3).T
     learnt = np.concatenate((np.zeros(1, np.int64), np.cumsum(batch.trained_T, dtype=np.int64)))
     keep = learnt[last_K] > learnt[first_K]
     if answered and not keep.all():
         rows_K, first_K, last_K = rows_K[keep], first_K[keep], last_K[keep]
     lost = np.setdiff1d(np.arange(len(first_R)), rows_K)
+    if options.cutoff_policy != "drop" and len(oversized := _oversized(batch, limit)):
+        changed[OVERSIZED] = oversized if options.cutoff_policy == "split" else np.intersect1d(oversized, lost)
+        lost = np.setdiff1d(lost, oversized)
     if len(lost := np.setdiff1d(lost, changed.get(COUNTED["drop"], np.empty(0, np.int64)))):
         changed["dropped: nothing to learn"] = lost
     tokens = _positions(first_K, last_K, len(batch.ids_T))
@@ -84,9 +92,9 @@ def fit(batch: Batch, options: DataOptions, where: Callable[[int], str], *, answ
 
 
 def _spans(batch: Batch, row: int, limit: int, policy: str) -> Iterator[tuple[int, int, int]]:
-    """The stretches (row, first, last) of a row that are kept."""
+    """The stretches (row, first, last) of a row that are kept; without a policy all of it."""
     first, last = int(batch.starts[row]), int(batch.starts[row + 1])
-    if last - first <= limit:
+    if not policy:
         yield row, first, last
     elif policy == "truncate":
         turn = int(np.searchsorted(batch.ends, first + limit, side="right")) - 1
@@ -101,6 +109,19 @@ def _spans(batch: Batch, row: int, limit: int, policy: str) -> Iterator[tuple[in
                 return
             yield row, first, end
             first = end
+
+
+def _prompt_lengths(batch: Batch) -> NDArray[np.int64]:
+    """How many tokens each row has before its first trained one."""
+    trained = np.append(np.flatnonzero(batch.trained_T), len(batch.ids_T))
+    first_R, last_R = batch.starts[:-1], batch.starts[1:]
+    return np.minimum(trained[np.searchsorted(trained, first_R)], last_R) - first_R
+
+
+def _oversized(batch: Batch, limit: int) -> NDArray[np.int64]:
+    """The rows with a medium that can stand in no row."""
+    firsts = [shown.first for shown in batch.media if shown.last - shown.first > limit]
+    return np.unique(np.searchsorted(batch.starts, np.array(firsts, np.int64), side="right") - 1)
 
 
 def _before_medium(batch: Batch, first: int, cut: int) -> int:

@@ -8,20 +8,24 @@ its own that is encoded literally.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ftk import Message, Text
+from ftk import Media, Message, Text
 
 if TYPE_CHECKING:
     from ftk import Segment
+    from ftk.types import Tools
 
     from ftk_data.rendering import Row
 
-OPEN, CLOSE = "\ue0f4", "\ue0f5"
-"""Private-use characters, which no text holds."""
+_SECRET = secrets.token_hex(8)
+OPEN, CLOSE = f"\ue0f4{_SECRET}\ue0f6", f"\ue0f5{_SECRET}\ue0f6"
+"""New in each process: no text holds them."""
+BETWEEN = re.compile(f"{OPEN}((?:(?!{OPEN}|{CLOSE}).)*){CLOSE}", re.DOTALL)
 
 
 class ControlTokens:
@@ -59,38 +63,55 @@ class ControlTokens:
                     yield start, done
                     break
 
-    def are_in(self, messages: Sequence[Message]) -> bool:
-        """Whether a conversation spells any of them."""
+    def are_spelt(self, text: str) -> bool:
+        """Whether a text spells any of them."""
+        return next(self.find(text), None) is not None
+
+    def are_in(self, messages: Sequence[Message], tools: Tools = ()) -> bool:
+        """Whether a conversation or what its tools are described with spells any of them."""
         search = self._starts.search
         for message in messages:
             content = message.content
             if isinstance(content, str) and not message.reasoning and not message.tool_calls:
                 if search(content) and next(self.find(content), None):
                     return True
-            elif any(next(self.find(text), None) for text in _texts(message)):
+            elif any(map(self.are_spelt, _texts(message))):
                 return True
-        return False
+        return any(map(self.are_spelt, _strings(tools)))
 
-    def escaped(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages with each control token between two marks."""
-        return [self._escaped_message(message) for message in messages]
+    def escaped(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[list[Message], Tools]:
+        """The messages and tools with each control token between two marks."""
+        return [self._escaped_message(message) for message in messages], self._escape_json(tools)
 
     def _escaped_message(self, message: Message) -> Message:
         content: Any = message.content
         if isinstance(content, str):
             content = self._escape(content)
         else:
-            content = tuple(Text(self._escape(part.text)) if isinstance(part, Text) else part for part in content)
-        calls = tuple(replace(call, arguments=self._escape_json(call.arguments)) for call in message.tool_calls)
+            content = tuple(
+                Text(self._escape(part.text)) if isinstance(part, Text) else part for part in _merged(content)
+            )
+        calls = tuple(
+            replace(
+                call,
+                name=self._escape(call.name),
+                arguments=self._escape_json(call.arguments),
+                id=self._escape_json(call.id),
+            )
+            for call in message.tool_calls
+        )
         reasoning = self._escape(message.reasoning) if message.reasoning else message.reasoning
-        return replace(message, content=content, reasoning=reasoning, tool_calls=calls)
+        call_id = self._escape_json(message.call_id)
+        return replace(message, content=content, reasoning=reasoning, tool_calls=calls, call_id=call_id)
 
     def _escape_json(self, value: Any) -> Any:
         if isinstance(value, str):
             return self._escape(value)
-        if isinstance(value, dict):
-            return {key: self._escape_json(one) for key, one in value.items()}
-        return [self._escape_json(one) for one in value] if isinstance(value, list) else value
+        if isinstance(value, Mapping):
+            return {self._escape_json(key): self._escape_json(one) for key, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._escape_json(one) for one in value)
+        return value
 
     def _escape(self, text: str) -> str:
         parts, done = [], 0
@@ -100,13 +121,39 @@ class ControlTokens:
         return "".join([*parts, text[done:]])
 
 
-def _texts(message: Message) -> list[str]:
-    texts = [message.text]
-    if message.reasoning:
-        texts.append(message.reasoning)
+def _texts(message: Message) -> Iterator[str]:
+    yield message.text
+    yield from _strings((message.reasoning, message.call_id))
     for call in message.tool_calls:
-        texts += (value for value in call.arguments.values() if isinstance(value, str))
-    return texts
+        yield from _strings((call.name, call.id, call.arguments))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All texts of a JSON value, names of members included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _strings(key)
+            yield from _strings(one)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _strings(one)
+
+
+def _merged(content: Iterable[Text | Media]) -> Iterator[Text | Media]:
+    """The parts with neighbouring texts as one, as templates write them: a token may be spelt in two halves."""
+    text = ""
+    for part in content:
+        if isinstance(part, Text):
+            text += part.text
+            continue
+        if text:
+            yield Text(text)
+        text = ""
+        yield part
+    if text:
+        yield Text(text)
 
 
 def unescaped(rows: Sequence[Row]) -> list[Row]:
@@ -115,12 +162,10 @@ def unescaped(rows: Sequence[Row]) -> list[Row]:
 
 
 def _split(segment: Segment) -> Iterator[Segment]:
-    if OPEN not in segment.text:
+    if OPEN not in segment.text and CLOSE not in segment.text:
         yield segment
         return
-    for number, part in enumerate(segment.text.split(OPEN)):
-        token, _, rest = part.partition(CLOSE) if number else ("", "", part)
-        if token:
-            yield segment._replace(text=token, literal=True)
-        if rest:
-            yield segment._replace(text=rest)
+    for number, part in enumerate(BETWEEN.split(segment.text)):
+        text = part.replace(OPEN, "").replace(CLOSE, "")  # a template may have taken a token apart
+        if text:
+            yield segment._replace(text=text, literal=number % 2 == 1)

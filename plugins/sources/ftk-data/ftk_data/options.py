@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import ftk
 
-
 SHARED = ftk.Replaced(
     "data_shared_file_system", note="processes on one file system share the rows in $FTK_CACHE; others make their own"
 )

@@ -6,10 +6,9 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftk import DataError, Media, Message, Segment
+from ftk import ConfigError, DataError, Media, Message, Segment
 
 from ftk_data import cache, shards
 
@@ -28,15 +27,17 @@ def media_of(messages: Sequence[Message]) -> list[Media]:
 def placed(rows: Sequence[Row], messages: Sequence[Message], encoder: MediaEncoder) -> list[Row]:
     """The rows with a segment for each medium.
 
-    A row that ends before the conversation does has the media up to there. Raises DataError when there are more or
+    A row that ends before the conversation does has the media up to there; the last row, those up to the last answer
+    that is trained. Raises DataError when there are more or
     fewer placeholders than media, as happens when somebody's words spell one.
     """
     media = media_of(messages)
-    if not media and not any(mark in segment.text for row in rows for segment in row for mark in _marks(encoder)):
+    marks = _marks(encoder)
+    if not media and not any(mark in segment.text for row in rows for segment in row for mark in marks):
         return list(rows)
     made = [_placed(row, media, encoder) for row in rows]
     found = [segment.media for segment in made[-1] if segment.media] if made else []
-    if len(found) != len(media):
+    if not len(media_of(messages[: _last_trained(messages) + 1])) <= len(found) <= len(media):
         raise DataError(
             f"has {_counted(media)}, and the chat template writes {len(found)} of them. "
             "Check the placeholders in its text and the template"
@@ -44,7 +45,7 @@ def placed(rows: Sequence[Row], messages: Sequence[Message], encoder: MediaEncod
     return made
 
 
-def _marks(encoder: MediaEncoder) -> Sequence[str]:
+def _marks(encoder: MediaEncoder) -> tuple[str, ...]:
     return tuple(encoder.placeholders.values())
 
 
@@ -53,7 +54,7 @@ def _placed(row: Row, media: Sequence[Media], encoder: MediaEncoder) -> Row:
     texts = iter(zip(shown, encoder.expand(shown), strict=True))
     made: Row = []
     for segment in row:
-        for number, part in enumerate(_pattern(_marks(encoder)).split(segment.text)):
+        for number, part in enumerate(_between(segment, _marks(encoder))):
             if number:
                 medium, text = next(texts)
                 made.append(Segment(text, False, media=_kept(medium)))
@@ -67,11 +68,22 @@ def _in_order(row: Row, media: Sequence[Media], placeholders: Mapping[str, str])
     waiting = {kind: iter([one for one in media if one.kind == kind]) for kind in placeholders}
     kinds = {mark: kind for kind, mark in placeholders.items()}
     for segment in row:
-        for mark in _pattern(tuple(kinds)).findall(segment.text):
+        for mark in () if segment.literal else _pattern(tuple(kinds)).findall(segment.text):
             medium = next(waiting[kinds[mark]], None)
             if medium is None:
                 raise DataError(f"has more {mark} placeholders than {kinds[mark]}s ({_counted(media)})")
             yield medium
+
+
+def _between(segment: Segment, marks: tuple[str, ...]) -> Sequence[str]:
+    """The text of a segment before, between and after the placeholders; in a literal one there are none."""
+    return (segment.text,) if segment.literal else _pattern(marks).split(segment.text)
+
+
+def _last_trained(messages: Sequence[Message]) -> int:
+    """The number of the last answer that is trained, of the last message without one: a row may end after it."""
+    trained = [i for i, one in enumerate(messages) if one.role == "assistant" and one.trained is not False]
+    return trained[-1] if trained else len(messages) - 1
 
 
 def _counted(media: Sequence[Media]) -> str:
@@ -82,7 +94,7 @@ def _counted(media: Sequence[Media]) -> str:
 @lru_cache(maxsize=32)
 def _pattern(marks: tuple[str, ...]) -> re.Pattern[str]:
     """Splitting by it leaves the marks out; ``findall`` gives them."""
-    return re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)))
+    return re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)) or r"(?!)")
 
 
 def _kept(medium: Media) -> Media:
@@ -90,6 +102,11 @@ def _kept(medium: Media) -> Media:
     if isinstance(medium.source, str):
         return medium
     path = cache.folder().with_name("media") / hashlib.sha256(medium.source).hexdigest()
-    if not Path(path).exists():
-        shards.put(path, medium.source)
+    if not path.exists():
+        try:
+            shards.put(path, medium.source)
+        except OSError as cause:
+            raise ConfigError(
+                f"{path}: a medium of the data cannot be kept: {cause.strerror}. Set FTK_CACHE to a folder with room"
+            ) from cause
     return Media(medium.kind, str(path))

@@ -38,8 +38,8 @@ class PromptEncoder:
 
     def row(self, messages: Sequence[Message], tools: Tools = ()) -> Row:
         """The prompt in the segments of a training row: earlier answers are encoded by themselves."""
-        if self.literally and self.control.are_in(messages):
-            messages = self.control.escaped(messages)
+        if self.literally and self.control.are_in(messages, tools):
+            messages, tools = self.control.escaped(messages, tools)
         text = self.renderer.prompt_text(messages, tools)
         row = [Segment(text, False)]
         if any(message.role == "assistant" for message in messages):

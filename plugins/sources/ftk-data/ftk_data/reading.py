@@ -62,6 +62,7 @@ class Reader:
 
         Raises DataError for a malformed row, unless ``on_bad_row`` is skip.
         """
+        self.ended = False
         if self._next != first:
             self._iterator, self._next = iter(_Going(self.rows, first)), first
         limit = self.options.max_samples

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ftk import DataError
 
-from ftk_data import cache, report, shards
+from ftk_data import cache, report, shards, streaming
 from ftk_data.mixing import mixed, split_off
 from ftk_data.options import DataOptions
 from ftk_data.packing import pack
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 log = logging.getLogger("ftk.data")
-Made = TokenRows | Mapping[str, TokenRows]
+Made = TokenRows | Mapping[str, TokenRows] | streaming.StreamRows
 
 UNLIMITED = 2**31
 """A ``cutoff_len`` for documents that become part of a stream."""
@@ -91,6 +91,8 @@ def _built(run: Run, split: str, stage: Stage, options: DataOptions) -> Made:
             fitting = replace(options, cutoff_len=UNLIMITED)
         elif options.neat_packing and options.cutoff_policy == "truncate":
             fitting = replace(options, cutoff_policy="split")
+    if options.streaming and split == "train":
+        return streaming.stream(run, stage, options, fitting)
     part = _part(run, split, stage, fitting)
     if split == "eval" and options.eval_on_each_dataset and len(part.datasets) > 1:
         alone = {one.name: Part(one.store, _units(one.store, stage), (one,)) for one in part.datasets}
@@ -111,6 +113,10 @@ def _part(run: Run, split: str, stage: Stage, options: DataOptions) -> Part:
     """The rows of a split; those of ``eval`` are its own data sets, or what ``val_size`` sets aside."""
     if split == "eval" and (run.datasets("eval") or not options.val_size):
         return run.once(f"ftk_data.mixed:eval:{stage.name}", lambda: _mixed(run, "eval", stage, options))
+    if options.streaming:
+        datasets = streaming.set_aside(run, stage, options).datasets
+        store = joined([one.store for one in datasets])
+        return Part(store, _units(store, stage), datasets)
     part = run.once(f"ftk_data.mixed:train:{stage.name}", lambda: _mixed(run, "train", stage, options))
     if not options.val_size or run.datasets("eval"):
         return part
@@ -183,7 +189,7 @@ def _arranged(part: Part, stage: Stage, options: DataOptions) -> TokenRows:
     if stage is PAIRS:
         return PairRows(part.store, part.order)
     if stage is FEEDBACK:
-        return FeedbackRows(part.store, part.order)
+        return FeedbackRows(part.store, part.order, options.cutoff_len)
     if stage is PROMPTS:
         return PromptRows(part.store, part.order)
     if stage is TEXT and _in_blocks(options):
@@ -212,4 +218,3 @@ def _why(datasets: Sequence[Tokenised]) -> str:
         f"{one.name}: {num} {why}" for one in datasets for why, num in one.counts.items() if why not in ("rows", "used")
     ]
     return f" ({'; '.join(reasons)})" if reasons else ""
-

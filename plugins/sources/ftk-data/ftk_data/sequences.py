@@ -168,15 +168,19 @@ class FeedbackRows(TokenRows):
     """A row with ``desirable`` (bool), and the same prompt with the answer of another example: ``kl_input_ids`` …
 
     The other answer is that of the row before, as in KTO (Ethayarajh et al. 2024, arXiv:2402.01306, section 4.2), where
-    such mismatched pairs estimate how far the policy has moved.
+    such mismatched pairs estimate how far the policy has moved. It is cut where the row would be longer than ``size``.
     """
+
+    def __init__(self, store: Store, order: NDArray[np.int64], size: int) -> None:
+        super().__init__(store, order)
+        self.size = size
 
     def row(self, index: int) -> RowDict:
         number = int(self.order[index])
         row, other = self.store.row(number), self.store.row(int(self.order[index - 1]))
         first, theirs = answer_starts(row), answer_starts(other)
-        ids_T = np.concatenate((row.ids_T[:first], other.ids_T[theirs:]))
-        labels_T = np.concatenate((np.full(first, IGNORED), other.labels_T[theirs:]))
+        ids_T = np.concatenate((row.ids_T[:first], other.ids_T[theirs:]))[: self.size]
+        labels_T = np.concatenate((np.full(first, IGNORED), other.labels_T[theirs:]))[: self.size]
         return {
             **as_dict(row),
             "desirable": bool(self.store.roles_N[number]),

@@ -13,10 +13,12 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ftk import DataError
 from safetensors.numpy import save
 
 from ftk_data.store import Piece, media_from_json, media_to_json
@@ -38,6 +40,7 @@ class Shards:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.size = SHARD
         self.lost = False
         self._num: int | None = None
 
@@ -61,12 +64,17 @@ class Shards:
             self._put(self.folder / "end.json", json.dumps({"num_shards": self._num}).encode())
 
     def clear(self) -> None:
-        """Forget what has been made."""
+        """Forget what has been made. Raises DataError when it cannot be removed."""
         for path in [self.folder / "end.json", *self.folder.glob("*.safetensors")]:
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as cause:
+                raise DataError(
+                    f"overwrite_cache: {path} cannot be removed: {cause.strerror}. Set FTK_CACHE"
+                ) from cause
 
     def has(self, number: int) -> bool:
-        return self.path(number).exists()
+        return os.path.exists(self.path(number))  # False, too, in a folder that may not be read
 
     def read(self, number: int) -> tuple[Piece, dict[str, Any]] | None:
         """A shard with what was noted about it; None, and the file is gone, when it cannot be read."""
@@ -91,7 +99,7 @@ class Shards:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with claim.open("x", encoding="utf-8") as file:
-                json.dump([socket.gethostname(), os.getpid()], file)
+                json.dump([socket.gethostname(), os.getpid(), _started(os.getpid())], file)
         except FileExistsError:
             if not _abandoned(claim):
                 return False
@@ -107,13 +115,13 @@ class Shards:
         return True
 
     def unclaim(self, number: int) -> None:
-        self._claim(number).unlink(missing_ok=True)
+        with suppress(OSError):
+            self._claim(number).unlink()
 
     def refresh(self, number: int) -> None:
         """Show other machines that the work on a shard goes on."""
-        claim = self._claim(number)
-        if claim.exists():
-            os.utime(claim)
+        with suppress(OSError):
+            os.utime(self._claim(number))
 
     def _claim(self, number: int) -> Path:
         return self.folder / f"{number:06d}.claim"
@@ -121,29 +129,34 @@ class Shards:
 
 def _abandoned(claim: Path) -> bool:
     try:
-        host, process = json.loads(claim.read_text(encoding="utf-8"))
+        host, process, started = json.loads(claim.read_text(encoding="utf-8"))
         age = time.time() - claim.stat().st_mtime
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         try:
             return time.time() - claim.stat().st_mtime > 5  # its writer has had time enough
         except OSError:
             return False
-    return age > STALE if host != socket.gethostname() else not _runs(int(process))
+    return age > STALE if host != socket.gethostname() else not _runs(process, started)
 
 
-def _runs(process: int) -> bool:
+def _runs(process: int, started: str) -> bool:
+    """Whether a process of this machine is alive: the one that began then, for numbers are given again."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError, TypeError):
         return False
     except PermissionError:
-        return True
-    # a child that has died and that nobody has waited for still has its number
+        pass
+    return _started(process) == started
+
+
+def _started(process: int) -> str:
+    """When a process began, in the kernel's ticks; empty where the system does not tell, or when it has died."""
     try:
-        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        facts = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
-        return True
-    return state not in "ZX"
+        return ""
+    return "" if facts[0] in "ZX" else facts[19]  # a dead child that nobody has waited for still has its number
 
 
 def put(path: Path, content: bytes) -> None:
@@ -193,7 +206,8 @@ def read(path: Path, *, keep: bool = False) -> tuple[Piece, dict[str, Any]] | No
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError) as error:
         log.warning("%s: is damaged: %s: %s", path, type(error).__name__, error)
         if not keep:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
         return None
     return piece, facts
 

@@ -26,8 +26,10 @@ class Part(NamedTuple):
 class Stage:
     """How examples of one kind become rows.
 
-    parts: example → its conversations. together: the rows of an example are of use only all together.
-    answered: rows without a trained token are dropped. cut: a row that is too long may be cut.
+    parts: example → its conversations. together: the rows of an example are of use only all together, one for each
+    conversation. answered: rows without a trained token are dropped; a row that needs none has what is before its first
+    trained token measured against ``cutoff_len``. policies: what may become of a row that is too long; any other policy
+    drops it. learns_prompts: ``train_on_prompt`` has an effect.
     """
 
     name: str
@@ -35,7 +37,8 @@ class Stage:
     parts: Callable[[Any, DataOptions], Sequence[Part]]
     together: bool = False
     answered: bool = True
-    cut: bool = True
+    policies: frozenset[str] = frozenset({"truncate", "drop", "split", "error"})
+    learns_prompts: bool = False
 
 
 def with_flags(messages: Sequence[Message], options: DataOptions) -> Sequence[Message]:
@@ -74,6 +77,8 @@ def _feedback(example: FeedbackExample, options: DataOptions) -> Sequence[Part]:
 
 
 def _prompt(example: ChatExample, options: DataOptions) -> Sequence[Part]:
+    if not example.messages:
+        raise DataError("holds no message")
     *before, last = example.messages
     if last.role != "assistant":
         return (Part(_continued(example.messages, [])),)
@@ -81,7 +86,9 @@ def _prompt(example: ChatExample, options: DataOptions) -> Sequence[Part]:
 
 
 TEXT = Stage("text", TextExample, lambda example, options: ())
-CHAT = Stage("chat", ChatExample, _chat)
-PAIRS = Stage("pairs", PairExample, _pair, together=True)
-FEEDBACK = Stage("feedback", FeedbackExample, _feedback)
-PROMPTS = Stage("prompts", ChatExample, _prompt, answered=False, cut=False)
+CHAT = Stage("chat", ChatExample, _chat, learns_prompts=True)
+WHOLE = frozenset({"truncate", "drop", "error"})
+"""Half an answer without its prompt can be neither liked nor preferred."""
+PAIRS = Stage("pairs", PairExample, _pair, together=True, policies=WHOLE)
+FEEDBACK = Stage("feedback", FeedbackExample, _feedback, policies=WHOLE)
+PROMPTS = Stage("prompts", ChatExample, _prompt, answered=False, policies=frozenset({"drop", "error"}))

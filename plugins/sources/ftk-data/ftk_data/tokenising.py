@@ -18,7 +18,7 @@ from ftk_data import cache
 from ftk_data.options import DataOptions
 from ftk_data.reading import Reader
 from ftk_data.rendering import template_options, thinking_of
-from ftk_data.shards import SHARD, Shards
+from ftk_data.shards import Shards
 from ftk_data.stages import TEXT, Stage
 from ftk_data.store import Store
 from ftk_data.work import Work
@@ -93,7 +93,7 @@ def _key(
         code.append(inspect.getsourcefile(type(media)))
     return cache.digest(
         [
-            SHARD,
+            ftk_data.shards.SHARD,
             stage.name,
             fingerprint,
             {key: str(value) for key, value in sorted(dataset.entry.fields.items())},
@@ -120,7 +120,7 @@ def _workers(work: Work, shards: Shards, num: int | None) -> Iterator[None]:
     One that fails leaves its shard to this process, which then meets the same error and tells it.
     """
     rows = work.reader.num_rows
-    enough = num and num > 1 and (rows is None or rows > SHARD) and shards.num is None
+    enough = num and num > 1 and (rows is None or rows > shards.size) and shards.num is None
     if not enough or "fork" not in multiprocessing.get_all_start_methods():
         yield
         return
@@ -146,5 +146,5 @@ def _work(work: Work, shards: Shards) -> None:
     """What a further process does. Its errors are met and told by the first process."""
     try:
         work.fill(shards)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         log.debug("a worker gave up: %s", error)

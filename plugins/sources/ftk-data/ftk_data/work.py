@@ -13,15 +13,16 @@ import numpy as np
 from ftk import DataError, Segment, TextExample
 
 from ftk_data.encoding import Encoder
-from ftk_data.fitting import COUNTED, Fitted, fit
+from ftk_data.fitting import Fitted, fit
 from ftk_data.literal import ControlTokens, unescaped
 from ftk_data.placing import media_of, placed
-from ftk_data.shards import SHARD, Shards
+from ftk_data.shards import Shards
 from ftk_data.stages import Stage
 from ftk_data.store import Piece, collected
 
 if TYPE_CHECKING:
-    from ftk.types import Example, MediaEncoder
+    from ftk import Message
+    from ftk.types import Example, MediaEncoder, Tools
     from numpy.typing import NDArray
 
     from ftk_data.options import DataOptions
@@ -57,8 +58,9 @@ class Work:
         self.encoder = Encoder(tokenizer)
         self.control = ControlTokens.of(tokenizer)
         self.literally = bool(getattr(tokenizer, "split_special_tokens", False))
-        cut = stage.cut or options.cutoff_policy == "error"
-        self.options = options if cut else replace(options, cutoff_policy="drop")
+        policy = options.cutoff_policy if options.cutoff_policy in stage.policies else "drop"
+        learns = options.train_on_prompt and stage.learns_prompts
+        self.options = replace(options, cutoff_policy=policy, train_on_prompt=learns)
 
     def fill(self, shards: Shards) -> dict[int, tuple[Piece, dict[str, Any]]]:
         """Make every shard that nobody has made or is making, then wait for the others.
@@ -85,7 +87,8 @@ class Work:
                 pass
             elif shards.claim(number):
                 try:
-                    self._make(shards, number, unkept)
+                    if not shards.has(number):  # made between the look and the claim
+                        self._make(shards, number, unkept)
                 finally:
                     shards.unclaim(number)
             else:
@@ -94,9 +97,7 @@ class Work:
         return missing
 
     def _make(self, shards: Shards, number: int, unkept: dict[int, tuple[Piece, dict[str, Any]]]) -> None:
-        if shards.has(number):
-            return  # made between the look and the claim
-        piece, counts = self.piece(number * SHARD, (number + 1) * SHARD, lambda: shards.refresh(number))
+        piece, counts = self.piece(number * shards.size, (number + 1) * shards.size, lambda: shards.refresh(number))
         last = number + 1 if counts.get("rows") else number
         if last > number:
             shards.write(number, piece, {"counts": counts})
@@ -135,6 +136,8 @@ class Work:
 
     def _encoded(self, pending: Pending) -> Fitted:
         batch = self.encoder.rows(pending.rows)
+        if self.options.train_on_prompt:
+            batch = batch.all_trained()
         where = lambda row: self.reader.where(pending.examples[row])  # noqa: E731
         return fit(batch, self.options, where, answered=self.stage.answered)
 
@@ -147,10 +150,12 @@ class Work:
             lost = np.setdiff1d(np.arange(len(examples_R)), fitted.rows_K)
             fitted = fitted.without(np.isin(examples_R[fitted.rows_K], examples_R[lost]))
         kept = set(examples_R[fitted.rows_K].tolist())
+        told: set[int] = set()
         for what, rows in fitted.changed.items():
             touched = set(examples_R[rows].tolist())
-            if what == COUNTED["drop"] or what.startswith("dropped"):
-                counts[what] += len(touched - kept)
+            if what.startswith("dropped"):
+                counts[what] += len(touched - kept - told)  # an example is lost for one reason
+                told |= touched - kept
                 counts[f"partly {what}"] += len(touched & kept)
             else:
                 counts[what] += len(touched & kept)
@@ -173,27 +178,37 @@ class Work:
     def _rows(self, index: int, example: Example) -> Sequence[tuple[Row, int]]:
         """The rows of an example; none when it is malformed and may be skipped."""
         if isinstance(example, TextExample):
-            return [([Segment(example.text + (self.encoder.tokenizer.eos_token or ""), True)], 0)]
+            return [(self._document(example.text), 0)]
         try:
             parts = self.stage.parts(example, self.options)
-            forged = any(self.control.are_in(part.messages) for part in parts)
+            forged = any(self.control.are_in(part.messages, example.tools) for part in parts)
             self.reader.counts[FORGED] += forged
             made = [(row, part.role) for part in parts for row in self._render(part.messages, example.tools, forged)]
+            if self.stage.together and len(made) != len(parts):
+                raise DataError("the chat template writes an answer of it as several rows, which belong to no pair")
         except DataError as cause:
             self.reader.bad(f"{self.reader.where(index)}: {cause}", cause)
             return ()
-        if self.options.train_on_prompt:
-            return [([segment._replace(trained=segment.media is None) for segment in row], role) for row, role in made]
         return made
 
-    def _render(self, messages: Any, tools: Any, forged: bool) -> Sequence[Row]:
-        assert self.renderer
+    def _document(self, text: str) -> Row:
+        """A text with the end token after it."""
+        end = Segment(self.encoder.tokenizer.eos_token or "", True)
+        forged = self.control.are_spelt(text)
+        self.reader.counts[FORGED] += forged
         if forged and self.literally:
-            rows: Sequence[Row] = unescaped(self.renderer.render(self.control.escaped(messages), tools))
-        else:
-            rows = self.renderer.render(messages, tools)
+            return [Segment(text, True, literal=True), end]
+        return [Segment(text + end.text, True)]
+
+    def _render(self, messages: Sequence[Message], tools: Tools, forged: bool) -> Sequence[Row]:
+        assert self.renderer
+        literally = forged and self.literally
+        shown, known = self.control.escaped(messages, tools) if literally else (messages, tools)
+        rows: Sequence[Row] = self.renderer.render(shown, known)
         if not self.stage.answered and not any(segment.trained for row in rows for segment in row):
-            rows = [[Segment(self.renderer.prompt_text(messages, tools), False)]]
+            rows = [[Segment(self.renderer.prompt_text(shown, known), False)]]
+        if literally:
+            rows = unescaped(rows)
         if self.media:
             return placed(rows, messages, self.media)
         if media_of(messages):

@@ -28,6 +28,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")"""
 
+LOAD_SEEING_ADAPTER = """\
+from peft import PeftModel
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+model = PeftModel.from_pretrained(AutoModelForMultimodalLM.from_pretrained("BASE"), "FOLDER")
+processor = AutoProcessor.from_pretrained("FOLDER")"""
+
+LOAD_SEEING_MODEL = """\
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+model = AutoModelForMultimodalLM.from_pretrained("FOLDER")
+processor = AutoProcessor.from_pretrained("FOLDER")"""
+
 
 def text(run: Run, metrics: Mapping[str, float], lines: Sequence[Mapping[str, Any]]) -> str:
     """The card as Markdown with the front matter that the Hugging Face Hub reads."""
@@ -47,7 +60,9 @@ def text(run: Run, metrics: Mapping[str, float], lines: Sequence[Mapping[str, An
     rows += [(f"`{key}`", f"{options[key]}") for key in SHOWN if key in options]
     rows.append(("Made with", ", ".join(_versions())))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    load = (LOAD_ADAPTER if saves == "adapter" else LOAD_MODEL).replace("FOLDER", str(run.output_dir))
+    plain, seeing = (LOAD_ADAPTER, LOAD_SEEING_ADAPTER) if saves == "adapter" else (LOAD_MODEL, LOAD_SEEING_MODEL)
+    load = plain if run.processor is None else seeing.replace("BASE", base)
+    load = load.replace("FOLDER", str(run.output_dir))
     library = "peft" if saves == "adapter" else "transformers"
     front = [f"library_name: {library}", "tags: [ftk]"]
     if "://" not in base and not base.startswith((".", "/", "~")):

@@ -146,6 +146,8 @@ def save(trainer: ExactTrainer) -> Path:
         if args.should_save:
             state.save_to_json(str(folder / STATE))
             (folder / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
+            if trainer.stream is not None:
+                trainer.stream.save(folder)
     if args.push_to_hub:
         trainer._push_from_checkpoint(str(target))
     if args.should_save:
@@ -176,6 +178,8 @@ def _counters(trainer: ExactTrainer) -> dict[str, Any]:
 
 def restore(trainer: ExactTrainer, folder: Path) -> None:
     """Set the sums to what they were when ``folder`` was saved; called when transformers has set them to zero."""
+    if trainer.stream is not None:
+        trainer.stream.restore(folder)
     path = folder / PROGRESS
     if not path.exists():
         log.info("%s: has no %s (ftk did not write it), so sums over steps begin anew", folder, PROGRESS)
@@ -226,21 +230,40 @@ def save_weights(trainer: ExactTrainer, folder: str, state_dict: dict[str, Any] 
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-    config = getattr(model, "config", None)
-    during = getattr(config, "use_cache", None)
-    if config is not None and during is not None:
-        config.use_cache = trainer.use_cache_before
-    try:
+    with _as_loaded(trainer):
         if hasattr(model, "peft_config"):
             arguments = _of_adapter(trainer.run, model)
         else:
             arguments = {"save_original_format": "checkpoint-" not in Path(folder).name}
         model.save_pretrained(folder, state_dict=state_dict, **arguments)
-    finally:
-        if config is not None and during is not None:
-            config.use_cache = during
     if trainer.args.should_save and trainer.processing_class is not None:
         trainer.processing_class.save_pretrained(folder)
+        if trainer.processing_class is trainer.run.processor and not hasattr(trainer.run.processor, "tokenizer"):
+            trainer.run.tokenizer.save_pretrained(folder)
+
+
+def configs_of(model: Any) -> list[Any]:
+    """The configs of a model that say whether it keeps keys and values: its own and its language model's."""
+    config = getattr(model, "config", None)
+    if config is None:
+        return []
+    text = config.get_text_config(decoder=True)
+    return [config] if text is config else [config, text]
+
+
+@contextmanager
+def _as_loaded(trainer: ExactTrainer) -> Iterator[None]:
+    """The model's config as it was before the training."""
+    for part, before in trainer.configs:
+        if before is None:
+            vars(part).pop("use_cache", None)
+        else:
+            part.use_cache = before
+    try:
+        yield
+    finally:
+        for part, _ in trainer.configs:
+            part.use_cache = trainer.args.use_cache
 
 
 def _of_adapter(run: Run, model: Any) -> dict[str, Any]:

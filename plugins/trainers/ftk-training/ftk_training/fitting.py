@@ -88,9 +88,20 @@ def _prepare(model: Any, options: TrainingOptions) -> None:
 
 
 def _collator(trainer: ExactTrainer, tokenizer: Any) -> Collator:
+    media = trainer.run.media
+    if media is not None and trainer.args.n_gpu > 1:
+        raise ConfigError(
+            f"{trainer.run.plan.config}: a batch with media cannot be split over the GPUs of one process. "
+            "Start one for each GPU (torchrun), or show it one (CUDA_VISIBLE_DEVICES=0)"
+        )
+    blank = getattr(media, "blank", None) if trainer.args.world_size > 1 else None
+    if blank is not None and media is not None:
+        ids = tokenizer("".join(media.expand([blank])), add_special_tokens=False)["input_ids"]
+        blank = {"input_ids": ids, "media": (blank,)}
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     multiple = 1 if trainer.args.device.type == "cpu" else 8
-    return Collator(pad_id=pad_id or 0, multiple=multiple, kept_logits=trainer.can_keep_logits())
+    kept_logits = trainer.can_keep_logits()
+    return Collator(pad_id=pad_id or 0, multiple=multiple, kept_logits=kept_logits, media=media, blank=blank)
 
 
 def _train_and_evaluate(run: Run, trainer: ExactTrainer) -> Metrics:
@@ -113,6 +124,8 @@ def _train_and_evaluate(run: Run, trainer: ExactTrainer) -> Metrics:
             metrics |= reporter.last_evaluation() or trainer.evaluate()
     finally:
         reporter.close()
+        if trainer.stream is not None:
+            trainer.stream.rows.close()
     if trainer.is_world_process_zero():
         result.report(run, trainer, metrics)
     return metrics
@@ -130,6 +143,8 @@ def _resume_point(run: Run, args: TrainingArguments) -> Path | None:
 def _train(trainer: ExactTrainer, resumed: Path | None) -> dict[str, float]:
     """Train and return the metrics of the whole run, with what earlier processes of it did."""
     output = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    if trainer.stream is not None:
+        trainer.stream.publish()
     seconds = trainer.progress.total_seconds()
     steps = trainer.state.global_step
     metrics = {name: value for name, value in output.metrics.items() if not name.endswith("_per_second")}

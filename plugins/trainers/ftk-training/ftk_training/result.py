@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 
 
 def name_template(run: Run, tokenizer: Any) -> None:
-    """Give the tokenizer the chat template that the run trains with, so that every save brings it."""
+    """Give the tokenizer the chat template that the run trains with, so that every save brings it.
+
+    A processor saves one, too, into the same file.
+    """
     if run.plan.one("template") is not None:
         import ftk_data
 
         tokenizer.chat_template = ftk_data.renderer(run).jinja()
+        if hasattr(run.processor, "chat_template"):
+            run.processor.chat_template = tokenizer.chat_template
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from ftk_training.options import TrainingOptions
 from ftk_training.order import EpochOrder
 from ftk_training.progress import Progress
 from ftk_training.quick_imports import quick_imports
+from ftk_training.streams import Handed, Stream, is_stream
+from ftk_training.weighting import weighted_loss
 
 with quick_imports():
     from transformers import Trainer
@@ -44,6 +46,7 @@ class ExactTrainer(Trainer):
     """A Trainer whose sums are exact: over gradient accumulation, over batches of an evaluation, and over a resume.
 
     loss, count: the loss of a stage that has its own, see :data:`Loss`; without them the model's.
+    configs: the model's config and its language model's, each with its ``use_cache`` outside of training.
     """
 
     def __init__(self, run: Run, *, loss: Loss | None = None, count: Count | None = None, **arguments: Any) -> None:
@@ -55,9 +58,14 @@ class ExactTrainer(Trainer):
         self.saving_after_epoch = False
         self.in_epoch = False
         self.order: EpochOrder | None = None
-        config = getattr(arguments["model"], "config", None)
-        self.use_cache_before = getattr(config, "use_cache", None)
+        self.configs = [(part, getattr(part, "use_cache", None)) for part in checkpoints.configs_of(arguments["model"])]
         super().__init__(**arguments)
+        for (
+            part,
+            _,
+        ) in self.configs:  # transformers' Trainer sets the whole model's, which its language model may not read
+            part.use_cache = self.args.use_cache
+        self.stream = Stream(self, self.train_dataset) if is_stream(self.train_dataset) else None
         if loss is not None:
             self.model_accepts_loss_kwargs = True  # the step's items are counted and handed over
             self.loss_is_scaled_for_ga = True
@@ -71,7 +79,9 @@ class ExactTrainer(Trainer):
         args, model = self.args, self.accelerator.unwrap_model(self.model)
         if self.loss is not None or self.label_smoother is not None or not self.model_accepts_loss_kwargs:
             return False
-        if not self._loss_shifts_labels or any(not hasattr(rows, "__len__") for rows in self._row_sets()):
+        if not self._loss_shifts_labels:
+            return False
+        if any(not hasattr(rows, "__len__") and not is_stream(rows) for rows in self._row_sets()):
             return False
         if args.n_gpu > 1 or args.torch_compile or args.use_liger_kernel or args.parallelism_config:
             return False
@@ -112,6 +122,9 @@ class ExactTrainer(Trainer):
     ) -> Any:
         """The mean loss over ``num_items_in_batch`` items, the whole step's, or over this batch's own without it."""
         if self.loss is None or self.count is None:
+            if "loss_weights" in inputs:
+                loss, outputs = weighted_loss(self, model, dict(inputs), num_items_in_batch)
+                return (loss, outputs) if return_outputs else loss
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         total, sums = self.loss(model, inputs)
         if num_items_in_batch is None:
@@ -140,7 +153,19 @@ class ExactTrainer(Trainer):
         """transformers' estimate, 6 per parameter and token, without walking over all modules in every step."""
         return self._flops_per_token * sum(ids.numel() for name, ids in inputs.items() if name.endswith("input_ids"))
 
-    # Epochs
+    # Rows
+
+    def get_train_dataloader(self) -> Any:
+        if self.stream is None:
+            return super().get_train_dataloader()
+        return self._get_dataloader(
+            Handed(), "Training", self._train_batch_size, sampler_fn=lambda _: self.stream, is_training=True
+        )
+
+    def get_batch_samples(self, *arguments: Any, **named: Any) -> Any:
+        if self.stream is not None:
+            self.stream.step_begins()
+        return super().get_batch_samples(*arguments, **named)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -156,6 +181,8 @@ class ExactTrainer(Trainer):
     def _run_epoch(self, *arguments: Any, **named: Any) -> None:
         if self.order is not None:
             self.order.set_epoch(named["epoch"])
+        if self.stream is not None:
+            self.stream.skip(named["steps_trained_in_current_epoch"])
         if (
             self.state.global_step >= self.state.max_steps
         ):  # resumed behind the last step; transformers would take one more

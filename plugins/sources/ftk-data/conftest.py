@@ -1,0 +1,173 @@
+"""What the tests of ftk-data share: a tiny tokenizer, real ones, and runs over rows in a file, without any model."""
+
+import gzip
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import ftk
+import pluggy
+import pytest
+from ftk.config import Setting
+from ftk.plan import make_plan
+from ftk.plugins import PluginRecord
+from ftk.registry import Registry
+from ftk.run import Run
+from ftk.types import Tokens
+from ftk_data import DataOptions, TemplateOptions
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+TOKENIZERS = Path(__file__).parents[4] / "shared" / "golden" / "tokenizers"
+CHATML = ftk.ChatTemplate(
+    "made-chatml",
+    system="<|im_start|>system\n{content}<|im_end|>\n",
+    user="<|im_start|>user\n{content}<|im_end|>\n",
+    generation="<|im_start|>assistant\n",
+    assistant="{content}<|im_end|>",
+    assistant_end="\n",
+    stop=("<|im_end|>",),
+    options=TemplateOptions,
+)
+
+
+@pytest.fixture(scope="session")
+def rows():
+    return [
+        {"instruction": f"Say {n}", "input": "", "output": f"{n} is what I say"}
+        for n in ("one", "two", "three", "four")
+    ]
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    special = ["<|end|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        ["system user assistant Say one two three four is what I say"] * 3,
+        trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|end|>")
+
+
+@pytest.fixture
+def shared_tokenizer(tmp_path):
+    """``shared_tokenizer(name)``: one of the published tokenizers beside the project, else the test is skipped."""
+
+    def load(name):
+        if not (TOKENIZERS / name).exists():
+            pytest.skip(f"{TOKENIZERS / name} is not there")
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        for file in (TOKENIZERS / name).iterdir():
+            if file.suffix == ".gz":
+                (folder / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
+            else:
+                shutil.copy(file, folder)
+        return AutoTokenizer.from_pretrained(str(folder))
+
+    return load
+
+
+@pytest.fixture
+def make_run(tmp_path, monkeypatch, tokenizer, rows):
+    """``make_run(rows, lines, specs, tokenizer, **settings)``: no model, no trainer's code.
+
+    The rows are read from a file by ftk-file and converted by ftk-alpaca. specs: more features that are installed.
+    """
+    ftk_file, ftk_alpaca = pytest.importorskip("ftk_file"), pytest.importorskip("ftk_alpaca")
+    monkeypatch.setenv("FTK_CACHE", str(tmp_path / "cache"))
+    always = (
+        ftk.ModelLoader("none", target="none:none", default=True),
+        ftk.Adapter("none", target="none:none", default=True),
+        ftk.Trainer("sft", target="none:none", default=True, options=(DataOptions, TemplateOptions)),
+        CHATML,
+        *ftk_file.ftk_dataset_sources(),
+        *ftk_alpaca.ftk_dataset_converters(),
+    )
+    default_rows, default_tokenizer = rows, tokenizer
+
+    def make(rows=None, lines=None, specs=(), tokenizer=None, **settings):
+        rows = default_rows if rows is None else rows
+        record = PluginRecord("made", "made", "1", "made", specs=(*always, *specs))
+        path = tmp_path / "rows.jsonl"
+        path.write_text(lines if lines is not None else "".join(json.dumps(row) + "\n" for row in rows))
+        chosen = {
+            "dataset": str(path),
+            "template": "made-chatml",
+            "output_dir": str(tmp_path / "out"),
+            "model_name_or_path": "none",
+            **settings,
+        }
+        registry = Registry((record,), pluggy.PluginManager("ftk"))
+        plan = make_plan({key: Setting(value, "the test") for key, value in chosen.items()}, registry)
+        run = Run(plan)
+        run.tokens = Tokens(default_tokenizer if tokenizer is None else tokenizer)
+        return run
+
+    return make
+
+
+@pytest.fixture
+def make_example_run(tmp_path, monkeypatch, make_run):
+    """``make_example_run(rows, **as make_run)``: the rows spell examples out, see :func:`example_of`."""
+    module = ModuleType("made_converter")
+    module.example_of = example_of
+    monkeypatch.setitem(sys.modules, "made_converter", module)
+    converter = ftk.DatasetConverter("spelt", target="made_converter:example_of")
+
+    def make(rows, specs=(), **settings):
+        entry = {"file_name": str(tmp_path / "rows.jsonl"), "formatting": "spelt"}
+        return make_run(rows, specs=(converter, *specs), **{"dataset": [entry], **settings})
+
+    return make
+
+
+def example_of(row, entry):
+    """``{"messages": [fields of a Message], "tools": ...}``, with ``chosen`` and ``rejected``, or ``desirable``.
+
+    ``{"text": ...}`` is text, ``{"empty": true}`` nothing, ``{"bad": reason}`` malformed.
+    """
+    if "bad" in row:
+        raise ftk.DataError(row["bad"])
+    if "text" in row:
+        return ftk.TextExample(row["text"])
+    if row.get("empty"):
+        return None
+    messages, tools = turns_of(row["messages"]), tuple(row.get("tools", ()))
+    if "chosen" in row:
+        return ftk.PairExample(messages, turns_of(row["chosen"]), turns_of(row["rejected"]), tools)
+    if "desirable" in row:
+        return ftk.FeedbackExample(messages, row["desirable"], tools)
+    return ftk.ChatExample(messages, tools)
+
+
+def turns_of(turns):
+    return tuple(
+        ftk.Message(
+            **{
+                **turn,
+                "content": content_of(turn.get("content", "")),
+                "tool_calls": tuple(ftk.ToolCall(**call) for call in turn.get("tool_calls", ())),
+            }
+        )
+        for turn in turns
+    )
+
+
+def content_of(content):
+    """Text, or a list of texts and ``[kind, source]``."""
+    if isinstance(content, str):
+        return content
+    return tuple(ftk.Text(part) if isinstance(part, str) else ftk.Media(*part) for part in content)
+
+
+@pytest.fixture
+def report():
+    """``report(run)``: its data report."""
+    return lambda run: json.loads((run.output_dir / "data_report.json").read_text())

@@ -1,0 +1,156 @@
+"""What a chat template does around answers, found by giving it a question and an answer that it cannot know."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from ftk import DataError, Message, ToolCall
+
+from ftk_data.messages import THINK_CLOSE, THINK_OPEN
+from ftk_data.templates import ASKED, PROBE, Template
+
+log = logging.getLogger("ftk.data")
+
+
+class Habits(NamedTuple):
+    """What a template does around the only answer of a conversation.
+
+    lead: what it writes in front of the answer's text where the generation prompt has ended, or has gone another way.
+    tail: what follows the answer's text. stop: the token in it that ends the turn, empty when there is none.
+    missing: then, the token that has to be appended: what ends earlier answers, else the tokenizer's end token.
+    extra: what the generation prompt has that the template doesn't write in front of a given answer.
+    header: what starts an answer's turn in a template that ignores ``add_generation_prompt``.
+    marked: answers stand in ``generation`` blocks.
+    """
+
+    lead: str = ""
+    tail: str = ""
+    stop: str = ""
+    missing: str = ""
+    extra: str = ""
+    header: str = ""
+    marked: bool = False
+
+
+def habits_of(template: Template, ends: Collection[str], thinking: Any) -> Habits:
+    """ends: what may end an answer, as far as the tokenizer says."""
+    for system in ((), (Message("system", "."),)):
+        asked = (*system, Message("user", PROBE + "?"))
+        try:
+            full, spans = template.render((*asked, Message("assistant", PROBE)), thinking=thinking)
+            prompt = template.render(asked, generation=True, thinking=thinking).text
+        except DataError:
+            continue
+        before, probe, tail = full.rpartition(PROBE)
+        if not probe or before.count(PROBE) != 1:
+            continue
+        stop = stop_in(tail, ends, before.partition(PROBE)[0], template.tokens.get("eos_token", ""))
+        missing = "" if stop else _missing(template, asked, ends, thinking)
+        marked = any(start <= len(before) and end >= len(before) + len(PROBE) for start, end in spans)
+        shared = num_shared(before, prompt)
+        if shared < prompt.find(PROBE) + len(PROBE):  # what came before is rewritten, too: the ends are alike
+            started, given = (text.rpartition(PROBE + "?")[2] for text in (prompt, before))
+            lead = given[len(started) :] if given.startswith(started) else ""
+            return Habits(lead, tail, stop, missing, marked=marked)
+        header = ""
+        if shared == len(prompt):
+            header = _header(template, asked, before[shared:], prompt, thinking, before, spans)
+        return Habits(before[shared + len(header) :], tail, stop, missing, prompt[shared:], header, marked)
+    return Habits(missing=template.tokens.get("eos_token", ""))
+
+
+def _header(
+    template: Template, asked: tuple[Message, ...], lead: str, prompt: str, thinking: Any, before: str, spans: Any
+) -> str:
+    """What stands in front of an answer in a template that has no generation prompt; thoughts are no part of it."""
+    start = next((a for a, b in spans if a <= len(before) < b), len(before))
+    header = lead[: max(0, start - len(before) + len(lead))]
+    thought = header.find(THINK_OPEN.strip())
+    header = header[:thought] if thought >= 0 else header
+    if not header.strip():
+        return ""
+    try:
+        ignored = template.render(asked, thinking=thinking).text == prompt
+    except DataError:
+        ignored = False
+    if ignored:
+        log.warning("the chat template has no generation prompt; prompts get %r, with which it starts answers", header)
+    return header if ignored else ""
+
+
+def _missing(template: Template, asked: tuple[Message, ...], ends: Collection[str], thinking: Any) -> str:
+    """What ends an answer after which the template writes no stop token."""
+    eos = template.tokens.get("eos_token", "")
+    turns = (*asked, Message("assistant", PROBE), Message("user", PROBE + "!"))
+    try:
+        text = template.render(turns, thinking=thinking).text
+    except DataError:
+        text = ""
+    found = re.search(re.escape(PROBE) + r"(?![?!])(.*?)" + re.escape(PROBE + "!"), text, re.DOTALL)
+    if found:
+        earlier = stop_in(found[1], ends, text.partition(PROBE)[0], eos)
+        if earlier:
+            return earlier
+    if eos:
+        log.warning("the chat template writes no stop token; each answer gets %s and its own row", eos)
+    return eos
+
+
+def num_shared(one: str, other: str) -> int:
+    """How many characters two texts share at their start."""
+    if other.startswith(one):
+        return len(one)
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def stop_in(tail: str, ends: Collection[str], before: str = "", eos: str = "") -> str:
+    """What ends an answer in what follows it: the first of ``ends``, the longest where several start there.
+
+    Without one it is the first word, for tokenizers that do not say what is special. What starts the next turn is none
+    of it: ``before`` ends with what starts the first question. That has no ``eos`` in it.
+    """
+    found = min(((tail.index(token), -len(token), token) for token in ends if token in tail), default=None)
+    stop = found[2] if found else next(iter(tail.split()), "")
+    header = tail[len(tail) - num_shared(tail[::-1], before[::-1]) :]
+    if not stop or (eos and eos in header):
+        return stop
+    room = len(tail) - len(header) - tail.index(stop.lstrip())
+    if not found and 0 < room < len(stop) and header[0] in "<[":  # in one word
+        return stop[:room]
+    return stop if room > 0 else ""
+
+
+def thought_of(template: Template, thinking: Any) -> tuple[str, str]:
+    """The marks that a template has around reasoning, as it writes them; those of nearly all families without any."""
+    if not template.reasoning_key:
+        return THINK_OPEN, THINK_CLOSE
+    said = Message("assistant", PROBE + "!", reasoning=PROBE)
+    calling = replace(said, content="", tool_calls=(ToolCall(PROBE + "!", {}),))
+    for one, asked in ((one, asked) for one in (said, calling) for asked in (thinking, True)):
+        try:
+            full = template.render((ASKED, one), thinking=asked).text
+            plain = template.render((ASKED, replace(one, reasoning=None)), thinking=asked).text
+            prompt = template.render((ASKED,), generation=True, thinking=asked).text
+        except DataError:
+            continue
+        found = re.search(re.escape(PROBE) + r"(?!!)", full)
+        if found and full.startswith(prompt):
+            before, after = full[: found.start()], full[found.end() :]
+            closing = after.partition(PROBE)[0]
+            if one.tool_calls:  # without what starts the call
+                closing = after[: len(after) - num_shared(after[::-1], plain[::-1])]
+            opening = before[len(prompt) :] or _last_mark(before)
+            if opening.strip() and closing.strip():
+                return opening, closing
+    return THINK_OPEN, THINK_CLOSE
+
+
+def _last_mark(text: str) -> str:
+    """The tag that a text ends with, or the word."""
+    mark = re.search(r"(<[^<>]*>|\[[^\[\]]*\])\s*$", text) or re.search(r"\S+\s*$", text)
+    return mark[0] if mark else ""

@@ -1,0 +1,43 @@
+"""Downloading a data set with openmind_hub's snapshot function and reading the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ftk import DataError, DatasetEntry, PluginError
+from ftk_data.files import FileRows, open_snapshot
+
+from ftk_openmind import OpenMindOptions
+
+if TYPE_CHECKING:
+    from ftk.run import Run
+
+
+def open_rows(entry: DatasetEntry, run: Run) -> FileRows:
+    """The rows of the data set that ``om_hub_url`` names.
+
+    Raises DataError when it cannot be had or holds no files that fit, PluginError without the openmind_hub package.
+    """
+    url = str(entry.fields["om_hub_url"]).removeprefix("om://")
+    return open_snapshot(entry, downloaded(entry, url, run.options(OpenMindOptions).om_hub_token, _cache_dir(run)))
+
+
+def _cache_dir(run: Run) -> str | None:
+    return run.value("cache_dir") if "cache_dir" in run.plan.registry.options else None
+
+
+def downloaded(entry: DatasetEntry, url: str, token: str | None, cache_dir: str | None) -> Path:
+    """The folder that a data set has been downloaded to; what is there already is not fetched again."""
+    try:
+        from openmind_hub import snapshot_download
+    except ImportError as cause:
+        raise PluginError(
+            f'{entry.name}: om_hub_url needs openmind_hub: {cause}. pip install "ftk-openmind[backend]"'
+        ) from cause
+    try:
+        return Path(snapshot_download(url, repo_type="dataset", token=token, cache_dir=cache_dir))
+    except Exception as cause:  # its errors have no base class of their own, and those of its HTTP library come through
+        said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        hint = "Mind the spelling; a private one needs om_hub_token"
+        raise DataError(f"{entry.name} ({entry.origin}): {url}: cannot be downloaded: {said}. {hint}") from cause
