@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ftk_data import TemplateOptions
 from ftk_data.rows import build_chat, build_feedback, build_pairs, build_prompts, build_text
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 PLAIN = ftk.ChatTemplate(
@@ -74,7 +74,7 @@ def of_data(report, run, split="train"):
 # Nothing is lost without a word, nothing is trained that nobody answered
 
 LETTERS = st.text(st.sampled_from("abc \n"), max_size=8)
-DIGITS = st.text(st.sampled_from("0123456789"), max_size=30)
+DIGITS = st.text(st.sampled_from("0123456789"), max_size=50)
 PICTURE = st.lists(LETTERS | st.integers(1, 40).map(lambda size: ["image", str(size)]), min_size=1, max_size=3)
 ANSWER = st.one_of(
     st.builds(lambda text, flag, weight: {"role": "assistant", "content": text, "trained": flag, "weight": weight},
@@ -102,6 +102,8 @@ GOOD = {
     "pairs": {"messages": SHORT[:1], "chosen": SHORT[1:], "rejected": SHORT[1:]},
     "feedback": {"messages": SHORT, "desirable": True},
 }
+ANSWERED = set("0123456789") | set("<think>\n\n</think>\n\n<|im_end|>")
+"""What answers and their marks are written with; questions have none of it but line breaks."""
 BROKEN = st.sampled_from([{"bad": "is no example"}, {"empty": True}])
 
 
@@ -111,10 +113,13 @@ def test_every_row_read_is_used_or_dropped_for_one_reason_and_only_answers_are_t
 ):
     reasons = set()
 
-    @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=40, deadline=None, derandomize=True, phases=[Phase.generate], report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
     @given(
         st.lists(EXAMPLES[stage] | BROKEN, max_size=8),
-        st.integers(20, 70),
+        st.integers(45, 90),
         st.sampled_from(["truncate", "drop", "split"]),
         st.sampled_from([{}, {"train_on_prompt": True}, {"mask_history": True}]),
         st.sampled_from([PLAIN, REWRITING]),
@@ -143,9 +148,7 @@ def test_every_row_read_is_used_or_dropped_for_one_reason_and_only_answers_are_t
                 else:
                     written = trained_texts(tokenizer, row, prefix)
                 for text in written:
-                    assert re.fullmatch(r"(<think>\n)?[0-9]*(\n</think>\n\n)?[0-9]*(<\|im_end\|>)?", text) or (
-                        policy == "split" and re.fullmatch(r"[\n<>/a-z0-9]*(<\|im_end\|>)?", text)
-                    ), text
+                    assert set(text) <= ANSWERED, text
 
     check()
     assert {"dropped: malformed", "dropped: empty"} <= reasons
@@ -161,17 +164,17 @@ def test_truncate_cuts_after_the_last_answer_that_fits_at_every_length(example_r
     end = tokenizer("<|im_end|>").input_ids[0]
     stops = (np.flatnonzero(whole == end) + 1).tolist()[1::2]  # after each answer; those between end questions
     assert len(stops) == 3
+    start = stops[0] - len(tokenizer("12<|im_end|>").input_ids)
     for limit in range(2, len(whole) + 1):
         for flags in ({}, {"train_on_prompt": True}):
             run = example_run(talk, cutoff_len=limit, **flags)
             fits = len(whole) if limit >= len(whole) else max((stop for stop in stops if stop <= limit), default=limit)
-            try:
+            if limit > start or flags:
                 (row,) = build_chat(run, "train")
-            except ftk.DataError as error:
-                assert "1 dropped: nothing to learn" in str(error)  # noqa: PT017 (only cuts before the first answer)
-                assert limit < stops[0]
-            else:
                 assert row["input_ids"].tolist() == whole[:fits].tolist()
+            else:
+                with pytest.raises(ftk.DataError, match="1 dropped: nothing to learn"):
+                    build_chat(run, "train")
 
 
 @pytest.mark.parametrize("policy", ["truncate", "split"])
@@ -285,9 +288,8 @@ def test_policies_hold_for_text_without_packing(policy, expected, example_run):
 def test_a_kl_row_is_no_longer_than_any_other(example_run):
     rows = [LONG["feedback"], {"messages": turns("abc" * 10, "1"), "desirable": True}]
     made = build_feedback(example_run(rows, cutoff_len=60), "train")
-    assert [len(row["kl_input_ids"]) for row in made] == [len(made[0]["input_ids"]) - 59 + 9, 60] or all(
-        len(row["kl_input_ids"]) <= 60 and (row["kl_labels"] != -100).any() for row in made
-    )
+    assert len(made[1]["kl_input_ids"]) == 60
+    assert all((row["kl_labels"] != -100).any() for row in made)
 
 
 # Flags and weights

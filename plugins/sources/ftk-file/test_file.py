@@ -1,5 +1,5 @@
-"""References: what was written, by the standard library and pyarrow; line numbers counted by hand. Reading from a row on
-is compared with reading everything."""
+"""References: what was written, by the standard library and pyarrow; line numbers counted by hand. Reading from a row
+on is compared with reading everything."""
 
 import csv
 import json
@@ -325,7 +325,9 @@ def test_a_line_that_is_no_utf8_is_one_bad_row(tmp_path):
 
 
 def test_one_object_over_several_lines_is_one_row(tmp_path):
-    assert list(rows_of(written(tmp_path / "a.json", '{\n "n": 1\n}\n'))) == [{"n": 1}]
+    rows = rows_of(written(tmp_path / "a.json", '{\n "n": [1]\n}\n'))
+    assert list(rows) == [{"n": [1]}]
+    assert rows.where(0) == "a.json:1, row 1"
     made = taken(rows_of(written(tmp_path / "b.json", '{"n":\n{"n": 2}\n')))
     assert "b.json:1: is no JSON" in made[0]
     assert made[1] == {"n": 2}

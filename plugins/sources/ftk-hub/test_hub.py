@@ -130,6 +130,16 @@ def test_a_loading_script_is_refused():
         refuse_script(entry(script_url="x.py"), None)
 
 
+def test_of_several_addresses_llamafactory_s_order_holds(monkeypatch):
+    for name in ("USE_MODELSCOPE_HUB", "USE_OPENMIND_HUB"):
+        monkeypatch.delenv(name, raising=False)
+    modules = [pytest.importorskip(f"ftk_{name}") for name in ("cloud", "file", "hub", "modelscope", "openmind")]
+    specs = sorted((spec for module in modules for spec in module.ftk_dataset_sources()), key=lambda spec: spec.order)
+    fields = ["hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name", "file_name"]
+    assert [spec.field for spec in specs] == fields
+    assert len({spec.order for spec in specs}) == len(fields)
+
+
 def test_without_the_library_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(PluginError, match="pip install datasets"):

@@ -1,11 +1,10 @@
 """Reference: the files that a stand-in for modelscope has put into a folder."""
 
 import json
-import os
-import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 
+import ftk_modelscope
 import pytest
 from ftk import DataError, DatasetEntry, PluginError
 from ftk_modelscope import ModelScopeOptions
@@ -102,10 +101,8 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
 
 
 @pytest.mark.parametrize(("value", "first"), [("1", True), ("true", True), ("0", False), ("", False)])
-def test_the_environment_puts_this_hub_first(value, first):
+def test_the_environment_puts_this_hub_first(monkeypatch, value, first):
     """10 is the place of the Hugging Face hub."""
-    code = "import ftk_modelscope; (spec,) = ftk_modelscope.ftk_dataset_sources(); print(spec.order)"
-    done = subprocess.check_output(
-        [sys.executable, "-c", code], env={**os.environ, "USE_MODELSCOPE_HUB": value}, text=True
-    )
-    assert (int(done) < 10) is first
+    monkeypatch.setenv("USE_MODELSCOPE_HUB", value)
+    (spec,) = ftk_modelscope.ftk_dataset_sources()
+    assert (spec.order < 10) is first

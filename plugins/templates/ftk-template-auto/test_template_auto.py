@@ -5,6 +5,7 @@ that hold for any template: a row is what the model sees, and what is trained is
 import copy
 import json
 import re
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from itertools import pairwise
@@ -24,11 +25,13 @@ from ftk_data import TemplateOptions, environment, renderer
 from ftk_data.conversations import UNSET
 from ftk_data.environment import render_marked
 from ftk_data.habits import num_shared
+from ftk_data.messages import reasoning_of
 from ftk_template_auto import ftk_chat_templates
 from ftk_template_auto.own import own
 
 GOLDEN = Path(__file__).parents[4] / "shared" / "golden"
 FAMILIES = json.loads((GOLDEN / "families.json").read_text()) if GOLDEN.exists() else []
+DIALECTS = list(Registry.discover().specs("tool_format").values())
 MARKED = (
     "{% for message in messages %}<|{{ message.role }}|>{% if message.role == 'assistant' %}{% generation %}"
     "{{ message.content }}<|end|>\n{% endgeneration %}{% else %}{{ message.content }}\n{% endif %}{% endfor %}"
@@ -77,11 +80,15 @@ def message(turn):
     return Message(turn["role"], parts(turn["content"]), thought, tuple(calls), call_id=call_id)
 
 
-def made(family, thinking=UNSET):
+@cache
+def template_of(name, thinking=UNSET):
+    (family,) = (family for family in FAMILIES if family["family"] == name)
     source = (GOLDEN / family["template_file"]).read_text()
     # what a tokenizer would call its added tokens
-    added = set(re.findall(r"<[|｜][^<>|｜'\\s{}]+[|｜]>|<\w+>|<\w+[|]>|<[|]\w+>", source))
-    return own(source, NoTokenizer(added, family["bos_token"], family["eos_token"]), TemplateOptions(), thinking)
+    added = set(re.findall(r"<[|｜][^<>|｜'\s{}]+[|｜]>|<\w+>|<\w+[|]>|<[|]\w+>", source))
+    return own(
+        source, NoTokenizer(added, family["bos_token"], family["eos_token"]), TemplateOptions(), thinking, DIALECTS
+    )
 
 
 def expected(case):
@@ -94,19 +101,9 @@ def expected(case):
 
 
 def left_out(case, template):
-    """Whether the published template writes the same without the tools, or without a call."""
-    if not case["tools"]:
-        return False
+    """Whether the published template writes the same without the tools, a call or the media, or cannot write parts."""
     given = {"add_generation_prompt": case["add_generation_prompt"], **template.tokens}
-    calls = [(turn, i) for turn, one in enumerate(case["messages"]) for i in range(len(one.get("tool_calls", ())))]
-    others = [(case["messages"], None)]
-    for turn, i in calls:
-        fewer = copy.deepcopy(case["messages"])
-        del fewer[turn]["tool_calls"][i]
-        if not fewer[turn]["tool_calls"]:
-            del fewer[turn]["tool_calls"]
-        others.append((fewer, case["tools"]))
-    for messages, tools in others:
+    for messages, tools in fewer(case):
         try:
             text, _ = render_marked(template.source, messages, tools=tools, **given)
         except environment.RENDER_ERRORS:
@@ -114,6 +111,23 @@ def left_out(case, template):
         if text == case["rendered"]:
             return True
     return False
+
+
+def fewer(case):
+    """(messages, tools) of a case with something less in it."""
+    if case["tools"]:
+        yield case["messages"], None
+    for turn, one in enumerate(case["messages"]):
+        for i in range(len(one.get("tool_calls", ()))):
+            messages = copy.deepcopy(case["messages"])
+            del messages[turn]["tool_calls"][i]
+            if not messages[turn]["tool_calls"]:
+                del messages[turn]["tool_calls"]
+            yield messages, case["tools"]
+        if any(part["type"] != "text" for part in one["content"] if isinstance(part, dict)):
+            messages = copy.deepcopy(case["messages"])
+            messages[turn]["content"] = [part for part in one["content"] if part["type"] == "text"]
+            yield messages, case["tools"]
 
 
 HOLDS_REASONING = {"reasoning_content_single", "reasoning_content_history"}
@@ -141,7 +155,7 @@ def test_published_conversations_and_prompts_are_rendered_byte_for_byte(family):
         if name != family["family"]:
             continue
         kwargs = case["template_kwargs"]
-        template = made(family, kwargs.get("enable_thinking", kwargs.get("thinking", UNSET)))
+        template = template_of(name, kwargs.get("enable_thinking", kwargs.get("thinking", UNSET)))
         turns = [message(turn) for turn in case["messages"]]
         want = expected(case).get("rendered")
         if want is None or left_out(expected(case), template):
@@ -191,6 +205,60 @@ def check_masks(template, rows, case):
 
 
 @pytest.mark.parametrize("family", FAMILIES or [None], ids=lambda family: family and family["family"])
+def test_one_render_gives_the_rows_that_a_render_for_each_turn_gives(family):
+    if family is None:
+        pytest.skip(f"{GOLDEN} is not there")
+    template = template_of(family["family"])
+    slow = replace(template)
+    slow._template.__dict__["_traceable"] = False
+    for (name, kind, generation), case in renders().items():
+        if name == family["family"] and not generation and not case["template_kwargs"]:
+            turns, tools = [message(turn) for turn in case["messages"]], case["tools"] or ()
+            assert outcome(template, turns, tools) == outcome(slow, turns, tools), kind
+
+
+def outcome(template, turns, tools=()):
+    try:
+        return template.render(turns, tools)
+    except DataError as refused:
+        return str(refused)
+
+
+@pytest.mark.parametrize("family", FAMILIES or [None], ids=lambda family: family and family["family"])
+def test_what_an_answer_trains_is_read_back(family):
+    """Content, reasoning and, where a dialect of the family is installed, calls."""
+    if family is None:
+        pytest.skip(f"{GOLDEN} is not there")
+    template = template_of(family["family"])
+    read = 0
+    for (name, kind, generation), case in renders().items():
+        turns, tools = [message(turn) for turn in case["messages"]], case["tools"] or ()
+        if (
+            name != family["family"]
+            or generation
+            or case["template_kwargs"]
+            or isinstance(outcome(template, turns, tools), str)
+        ):
+            continue
+        said = [turn for turn in turns if turn.role == "assistant"]
+        trained = [segment.text for row in template.render(turns, tools) for segment in row if segment.trained]
+        for text, turn in zip(trained, said, strict=True):
+            # a plain answer of a model whose prompts open a thought has none to be told from it
+            if template._reader.opened and "</think>" not in text:
+                continue
+            found = template.read(text, tools)
+            if turn.tool_calls and not template._reader.dialect:
+                continue
+            assert found.content.strip() == turn.text.split("</think>")[-1].strip(), kind
+            assert found.reasoning == (reasoning_of(turn) or None) or "</think>" in turn.text, kind
+            assert [(call.name, call.arguments) for call in found.tool_calls] == [
+                (call.name, call.arguments) for call in turn.tool_calls
+            ], kind
+            read += 1
+    assert read >= (0 if template._reader.opened else 6)
+
+
+@pytest.mark.parametrize("family", FAMILIES or [None], ids=lambda family: family and family["family"])
 def test_each_answer_follows_its_prompt(family):
     """What comes before the answer in a row is the prompt that inference gives, where the template allows it at all."""
     if family is None:
@@ -198,7 +266,7 @@ def test_each_answer_follows_its_prompt(family):
     case = renders()[family["family"], "multi_turn_3", False]
     if "rendered" not in case:
         pytest.skip("the published template refuses several turns")
-    template, unthinking = made(family), made(family, thinking=False)
+    template, unthinking = template_of(family["family"]), template_of(family["family"], False)
     turns = [message(turn) for turn in case["messages"]]
     seen = []
     for row in template.render(turns):

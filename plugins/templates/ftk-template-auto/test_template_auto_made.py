@@ -6,12 +6,17 @@ it has around an answer, written down by hand: an answer trains exactly that. So
 under test makes of it.
 """
 
+import json
 from dataclasses import dataclass
 from functools import cache
 
 import pytest
-from ftk import Message
-from ftk_data import TemplateOptions
+from ftk import DataError, Media, Message, Text, ToolCall
+from ftk_data import TemplateOptions, templates
+from ftk_data.environment import render_marked
+from ftk_data.templates import Template
+from ftk_data.tools import HERMES
+from ftk_data.tracing import trace
 from ftk_template_auto.own import own
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -327,3 +332,325 @@ def test_an_answer_follows_its_prompt_and_trains_itself_and_its_stop_token(name)
         check(name, turns)
 
     holds()
+
+
+# One render for all turns
+
+LOOKING = {
+    "at the next turn by number": "{% for m in messages %}{{ m.content }}{% if loop.index < messages | length and "
+    "messages[loop.index].role == 'user' %}|{% endif %};{% endfor %}",
+    "at the last turn": "{% for m in messages %}{{ m.content }}{{ '!' if messages[-1].role == m.role }};{% endfor %}",
+    "at how many are left": "{% for m in messages %}{{ loop.revindex0 }}{{ m.content }};{% endfor %}",
+    "at the end in one branch": "{% for m in messages %}{{ m.content }}{% if m.role == 'user' and loop.last %}.{% endif %}"
+    "{% endfor %}",
+    "through a macro": "{% macro end(l) %}{{ '.' if l.last else ',' }}{% endmacro %}"
+    "{% for m in messages %}{{ m.content }}{{ end(loop) }}{% endfor %}",
+    "at all before": "{% for m in messages %}{{ m.role[0] }}{% endfor %}: {% for m in messages %}{{ m.content }};{% endfor %}",
+    "at all of one role": "{% set asked = messages | selectattr('role', 'equalto', 'user') | list %}"
+    "{% for m in messages %}{{ m.content }}{{ '.' if m == asked[-1] }};{% endfor %}",
+    "at the first of one role, lazily": "{% set asked = messages | selectattr('role', 'equalto', 'assistant') %}"
+    "{% for m in messages %}{% if loop.index == 2 %}{{ asked | map(attribute='content') | first }}{% endif %}"
+    "{{ m.content }};{% endfor %}",
+    "from the second on": "{{ messages[0].content }}>{% set messages = messages[1:] %}{% for m in messages %}{{ m.content }};"
+    "{% endfor %}",
+    "at two in turn": "{% for m in messages[1:][1:] %}{{ m.content }};{% endfor %}",
+    "at a slice": "{% for m in messages[:2] %}{{ m.content }};{% endfor %}",
+    "backwards": "{% for m in messages | reverse %}{{ m.content }};{% endfor %}",
+    "at each from each": "{% for m in messages %}{{ m.content }}{% for n in messages %}{{ n.role[0] }}{% endfor %};{% endfor %}",
+    "at what came before": "{% for m in messages %}{{ messages[loop.index0 - 1].role if not loop.first }}"
+    "{{ loop.previtem.role if loop.previtem is defined }}{{ loop.changed(m.role) }}{{ loop.cycle('a', 'b') }}{{ m.content }};"
+    "{% endfor %}",
+    "at some only": "{% for m in messages if m.role != 'system' %}{{ loop.index }}{{ m.content }};{% endfor %}",
+    "and stops": "{% for m in messages %}{% if loop.index > 3 %}{% break %}{% endif %}{{ m.content }};{% endfor %}",
+    "and skips": "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ m.content }};{% endfor %}",
+    "and remembers": "{% set ns = namespace(last='') %}{% for m in messages %}{{ m.content }};{% set ns.last = m.role %}"
+    "{% endfor %}{{ ns.last }}",
+    "and ends with the last": "{% for m in messages %}{{ m.content }};{% endfor %}{{ messages[-1].role if messages }}",
+    "and ends with something else": "{% for m in messages %}{{ m.content }};{% endfor %}{{ bos_token ~ missing }}"
+    "{% for t in tools or [1, 2] %}{{ t }}{% endfor %}",
+    "and writes what it has captured": "{% for m in messages %}{% set text %}{{ m.content }};{% endset %}{{ text }}{% endfor %}",
+    "and filters": "{% for m in messages %}{% filter upper %}{{ m.content }};{% endfilter %}{% endfor %}",
+    "with blocks": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %};{% endfor %}",
+    "whether there are any": "{% if messages %}some {% endif %}{% for m in messages %}{{ m.content }};{% endfor %}",
+    "whether it is a list": "{{ messages is sequence }}{{ messages is iterable }}{{ messages is mapping }}"
+    "{% for m in messages %}{{ m.content }};{% endfor %}",
+    "with another": "{% for m in messages + [{'role': 'x', 'content': 'y'}] %}{{ m.content }};{% endfor %}",
+    "as text": "{% for m in messages %}{{ m.content }};{% endfor %}{{ messages }}",
+    "whether it is the same": "{% for m in messages %}{{ m == messages[0] }}{{ m in messages }}{{ messages == [m] }};{% endfor %}",
+    "with an outer loop's name": "{% for m in messages %}{% set outer = loop %}{% for n in [1, 2] %}{{ loop.last }}{{ outer.last }}"
+    "{% endfor %};{% endfor %}",
+}
+ENDS = ("", "{% if add_generation_prompt %}A:{% endif %}", "{{ 'A:' if add_generation_prompt else eos_token }}")
+
+
+@pytest.mark.parametrize("looks", LOOKING)
+def test_what_a_trace_says_of_a_beginning_is_its_render(looks):
+    """The cuts of a trace are places where nothing of what follows was known, however a template looks around."""
+
+    @settings(max_examples=40, deadline=None, derandomize=True)
+    @given(
+        st.lists(
+            st.builds(Message, st.sampled_from(["system", "user", "assistant"]), st.sampled_from(["", "a", "b c"])),
+            max_size=5,
+        ),
+        st.sampled_from(ENDS),
+    )
+    def holds(turns, end):
+        source = LOOKING[looks] + end
+        template = Template(source, {"bos_token": "<s>", "eos_token": EOS})
+        dicts, variables = template.dicts(turns), template.variables((), "unset")
+        found = trace(source, dicts, variables)
+        for num, cut in found.cuts.items() if found else ():
+            for generation, rest in ((False, found.closing), (True, found.opening)):
+                text, spans = render_marked(source, dicts[:num], **variables, add_generation_prompt=generation)
+                assert found.text[:cut] + rest == text, (turns, num)
+            assert [span for span in found.spans if span[1] <= cut] == spans
+
+    holds()
+
+
+@pytest.mark.parametrize(
+    "name", ["chatml", "generation block", "default system", "macros and loop controls", "stripped"]
+)
+def test_one_render_is_enough_for_most(name, monkeypatch):
+    template = renderer(name)
+    turns = [Message(role, role) for role in ("user", "assistant") * 4]
+    expected = template.render(turns)
+    monkeypatch.setattr(templates, "render_marked", None)
+    assert template.render(turns) == expected
+
+
+# Reasoning and tools
+
+THOUGHT = "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+WITH_THOUGHT = (
+    "{% if m.reasoning_content and loop.index0 > ns.last %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
+)
+REASONING = {
+    "earlier thoughts go": (
+        THOUGHT + ANSWER + HEAD + WITH_THOUGHT + "{{ m.content }}" + TAIL + OTHERS + PROMPT,
+        HEAD, "<think>\nR{n}\n</think>\n\nA{n}<|im_end|>", False,
+    ),
+    "all thoughts stay": (
+        ANSWER + HEAD + "<think>{{ m.reasoning }}</think>{{ m.content }}" + TAIL + OTHERS + PROMPT,
+        HEAD, "<think>R{n}</think>A{n}<|im_end|>", True,
+    ),
+    "the prompt opens the thought that conversations lack": (
+        ANSWER + HEAD + "{{ m.content.split('</think>')[-1].lstrip('\n') }}" + TAIL + OTHERS
+        + "{% if add_generation_prompt %}{{ '" + HEAD.replace("\n", "\\n") + "<think>\\n' }}{% endif %}",
+        HEAD + "<think>\n", "R{n}\n</think>\n\nA{n}<|im_end|>", False,
+    ),
+    "the switch opens or closes the thought": (
+        ANSWER + HEAD + "</think>{{ m.content }}" + TAIL + OTHERS + "{% if add_generation_prompt %}" + HEAD
+        + "{{ '<think>' if thinking else '</think>' }}{% endif %}",
+        HEAD + "<think>", "R{n}</think>A{n}<|im_end|>", False,
+    ),
+    "the prompt has an empty thought": (
+        THOUGHT + ANSWER + HEAD + "<think>{{ m.reasoning_content if loop.index0 > ns.last }}</think>{{ m.content }}" + TAIL + OTHERS
+        + "{% if add_generation_prompt %}" + HEAD + "<think></think>{% endif %}",
+        HEAD + "<think>", "R{n}</think>A{n}<|im_end|>", False,
+    ),
+    "its own marks": (
+        ANSWER + HEAD + "{% if m.reasoning_content %}[THINK]{{ m.reasoning_content }}[/THINK]{% endif %}{{ m.content }}" + TAIL
+        + OTHERS + PROMPT,
+        HEAD, "[THINK]R{n}[/THINK]A{n}<|im_end|>", True,
+    ),
+    "knows none": (CHATML + PROMPT, HEAD, "<think>\nR{n}\n</think>\n\nA{n}<|im_end|>", True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REASONING)
+def test_reasoning_is_trained_as_the_model_will_write_it_and_read_back(name):
+    source, before, answer, one_row = REASONING[name]
+    template = own(source, Tokenizer(), TemplateOptions())
+    turns = [
+        Message(role, f"{role[0].upper()}{n}", reasoning=f"R{n}" if role == "assistant" else None)
+        for n in (1, 2)
+        for role in ("user", "assistant")
+    ]
+    rows = template.render(turns)
+    assert len(rows) == (1 if one_row else 2)
+    found = [(row[i - 1].text, segment.text) for row in rows for i, segment in enumerate(row) if segment.trained]
+    assert [trained for _, trained in found] == [answer.replace("{n}", str(n)) for n in (1, 2)]
+    assert all(prompt.endswith(before) for prompt, _ in found)
+    for (_, trained), turn in zip(found, turns[1::2], strict=True):
+        assert template.read(trained) == turn
+    if not one_row:
+        assert "R1" not in "".join(segment.text for segment in rows[1])
+
+
+def test_reasoning_that_the_answer_repeats_is_not_taken_for_shown():
+    source = REASONING["the prompt opens the thought that conversations lack"][0]
+    ((_, segment, _),) = own(source, Tokenizer(), TemplateOptions()).render(
+        [Message("user", "?"), Message("assistant", "2 and 2", reasoning="2")]
+    )
+    assert segment.text == "2\n</think>\n\n2 and 2<|im_end|>"
+
+
+def test_an_answer_is_cut_in_its_thought():
+    opens = own(REASONING["the prompt opens the thought that conversations lack"][0], Tokenizer(), TemplateOptions())
+    assert opens.read("Well, I") == Message("assistant", "", reasoning="Well, I")
+    plain = own(REASONING["earlier thoughts go"][0], Tokenizer(), TemplateOptions())
+    assert plain.read("<think>\nWell, I") == Message("assistant", "", reasoning="Well, I")
+    assert plain.read("Close it with </think>.") == Message("assistant", "Close it with </think>.")
+
+
+def calls(arguments):
+    return (
+        "{% macro answer(m) %}{{ m.content or '' }}{% for call in m.tool_calls or [] %}<tool_call>\n"
+        '{"name": "{{ call.function.name }}", "arguments": {{ '
+        + arguments
+        + " }}}\n</tool_call>{% endfor %}{% endmacro %}"
+    )
+
+
+TURNS_WITH_TOOLS = (
+    "{% for m in messages %}{% if m.role == 'tool' %}{% if messages[loop.index0 - 1].role != 'tool' %}<|im_start|>user\n{% endif %}"
+    "({{ m.name }} {{ m.tool_call_id }}: {{ m.content }}){% if loop.last or messages[loop.index0 + 1].role != 'tool' %}<|im_end|>\n"
+    "{% endif %}{% elif m.role == 'assistant' %}" + HEAD + "{{ answer(m) }}" + TAIL
+    + "{% else %}<|im_start|>{{ m.role }}\n{% if tools and USER %}{{ tools | tojson }}\n{% endif %}{{ m.content }}<|im_end|>\n"
+    "{% endif %}{% endfor %}" + PROMPT
+)  # fmt: skip
+TOOLS = ({"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}},)
+STEPS = [
+    Message("user", "Where?"),
+    Message("assistant", tool_calls=(ToolCall("look", {"at": "é"}, "a"), ToolCall("look", {}, "b"))),
+    Message("tool", "second", call_id="b"),
+    Message("tool", "first", call_id="a"),
+    Message("assistant", "There"),
+    Message("user", "Sure?"),
+    Message("assistant", "Yes"),
+]
+WITH_TOOLS = {
+    "tools in the first question": (calls("call.function.arguments | tojson"), "loop.first", 1),
+    "tools in the last question": (
+        THOUGHT + calls("call.function.arguments | tojson"), "loop.index0 == ns.last", 2,
+    ),
+    "arguments as text": (calls("call.function.arguments + ''"), "loop.first", 1),
+    "arguments as text, which Python would write otherwise": (calls("call.function.arguments"), "loop.first", 1),
+    "calls only where there is no content": (
+        calls("call.function.arguments + ''").replace("m.tool_calls or []", "m.tool_calls if m.content is none else []"),
+        "loop.first", 1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WITH_TOOLS)
+def test_calls_are_trained_and_results_are_not(name):
+    start, user, num_rows = WITH_TOOLS[name]
+    template = own(start + TURNS_WITH_TOOLS.replace("USER", user), Tokenizer(), TemplateOptions(), dialects=[HERMES])
+    rows = template.render(STEPS, TOOLS)
+    assert len(rows) == num_rows
+    trained = [segment.text for row in rows for segment in row if segment.trained]
+    written = [
+        json.dumps({"name": "look", "arguments": call.arguments}, ensure_ascii=False) for call in STEPS[1].tool_calls
+    ]
+    assert trained == [
+        "".join(f"<tool_call>\n{one}\n</tool_call>" for one in written) + "<|im_end|>",
+        "There<|im_end|>",
+        "Yes<|im_end|>",
+    ]
+    found = [("".join(one.text for one in row[:i])) for row in rows for i, segment in enumerate(row) if segment.trained]
+    assert found == [template.prompt_text(STEPS[:i], TOOLS) for i in (1, 4, 6)]
+    assert "<|im_start|>user\n(look b: second)(look a: first)<|im_end|>\n" in found[1]
+    read = template.read(trained[0], TOOLS)
+    assert [(call.name, call.arguments) for call in read.tool_calls] == [("look", {"at": "é"}), ("look", {})]
+
+
+def test_results_without_an_id_answer_the_calls_in_order():
+    template = own(calls("''") + TURNS_WITH_TOOLS.replace("USER", "false"), Tokenizer(), TemplateOptions())
+    unnamed = [*STEPS[:2], Message("tool", "1"), Message("tool", "2", call_id="unknown"), Message("tool", "3")]
+    text = template.render(unnamed)[0][-1].text
+    assert "(look a: 1)(look b: 2)( : 3)" in text
+    assert (
+        "(look b: 2)(look a: 1)"
+        in template.render([*STEPS[:2], Message("tool", "2", call_id="b"), Message("tool", "1")])[0][-1].text
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "turns", "said"),
+    [
+        (CHATML + PROMPT, STEPS[:1], "leaves out the tools"),
+        ("{{ tools }}" + CHATML + PROMPT, STEPS, "leaves out the call of look"),
+        ("{% if m %}{% endif %}{{ tools }}{% for m in messages %}{% if m.content %}{{ m.content }}</s>{% endif %}{% endfor %}",
+         [STEPS[0], Message("assistant", "")], "leaves out turn 2"),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}{{ tools }}",
+         [STEPS[0], Message("assistant", "x")], "leaves out turn 2"),
+        ("{{ tools }}{% for m in messages %}{{ m.content }}{{ m.content }}</s>{% endfor %}",
+         [STEPS[0], Message("assistant", "xy")], None),
+    ],
+)  # fmt: skip
+def test_what_a_template_leaves_out_is_said(source, turns, said):
+    template = own(source, Tokenizer(), TemplateOptions())
+    if said is None:
+        assert template.render(turns, TOOLS)[0][-1].text == "xyxy</s>"
+        return
+    with pytest.raises(DataError, match=said):
+        template.render(turns, TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{{ raise_exception('Roles must\n  alternate!') }}", "refuses this conversation: Roles must alternate!"),
+        (
+            "{{ date_string.upper() }}",
+            "needs something that this conversation does not give: 'date_string' is undefined",
+        ),
+        ("{{ messages[0].content + 1 }}", "cannot write this conversation: TypeError: can only concatenate str"),
+        ("{{ messages[0]['content'].nothing.more }}", "does not give: 'str object' has no attribute 'nothing'"),
+        ("{{ 1 // 0 }}", "cannot write this conversation: ZeroDivisionError"),
+        ("{{ messages.append(1) }}", "cannot write this conversation: SecurityError"),
+        (
+            "{% for m in messages %}{{ m.content.format(1, 2)[9] }}{% endfor %}",
+            "does not give: str object has no element 9",
+        ),
+    ],
+)
+def test_a_template_that_fails_is_told_in_one_line_with_its_own_words(source, said):
+    template = own(source, Tokenizer(), TemplateOptions())
+    for give in (template.prompt_text, template.render):
+        with pytest.raises(DataError) as refused:
+            give([Message("user", "Hi"), Message("assistant", "Ho")])
+        assert said in str(refused.value)
+        assert str(refused.value).startswith("the chat template ")
+        assert "\n" not in str(refused.value)
+
+
+def test_a_conversation_may_begin_with_an_answer():
+    template = own(
+        "{{ raise_exception('ask first') if not messages }}" + CHATML + PROMPT, Tokenizer(), TemplateOptions()
+    )
+    (row,) = template.render([Message("assistant", "Hi"), Message("user", "Ho"), Message("assistant", "Ha")])
+    assert [segment.text for segment in row if segment.trained] == ["Hi<|im_end|>", "Ha<|im_end|>"]
+    assert row[0].text == HEAD
+
+
+def test_two_answers_in_a_row_that_the_template_merges_get_rows_of_their_own():
+    template = renderer("consecutive turns merged")
+    turns = [Message("user", "Q"), Message("assistant", "A"), Message("assistant", "B")]
+    first, second = template.render(turns)
+    assert [segment.text for segment in first] == ["<|im_start|>user\nQ<|im_end|>\n" + HEAD, "A<|im_end|>", "\n"]
+    assert second[0].text == template.prompt_text(turns[:2])
+    assert second[1][:2] == ("B<|im_end|>", True)
+
+
+def test_a_template_that_takes_texts_only_gets_parts_as_a_text_and_refuses_media():
+    template = renderer("chatml")
+    assert template.prompt_text([Message("user", (Text("a"), Text("b")))]) == template.prompt_text(
+        [Message("user", "ab")]
+    )
+    with pytest.raises(DataError, match="the chat template leaves out the image"):
+        template.prompt_text([Message("user", (Text("a"), Media("image", "x")))])
+    with pytest.raises(DataError, match="the chat template leaves out the video"):
+        renderer("lists of parts only").prompt_text([Message("user", (Text("a"), Media("video", "x")))])
+
+
+def test_a_block_that_begins_after_what_the_template_writes_first_is_followed():
+    source = ANSWER + HEAD + "<note>{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}\n" + OTHERS + PROMPT
+    ((prompt, answer, _),) = own(source, Tokenizer(), TemplateOptions()).render(
+        [Message("user", "Q"), Message("assistant", "A")]
+    )
+    assert prompt.text.endswith(HEAD + "<note>")
+    assert answer.text == "A<|im_end|>"

@@ -19,7 +19,7 @@ def convert(
     value of the wrong type.
     """
     columns = entry.columns
-    if len(columns) == 1 and columns.get("prompt"):
+    if len(columns) == 1 and columns.get("prompt") and not entry.fields.get("ranking"):
         said = text_of(row, columns["prompt"])
         return TextExample(said) if said else None
     media = MediaColumns(row, entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
@@ -21,6 +22,11 @@ ANONYMOUS: Mapping[str, Mapping[str, Any]] = {
     "abfs": {"anon": True},
 }
 """What makes a file system ask without credentials, by protocol; the others have one way only."""
+IDENTITY = frozenset(
+    {"size", "ETag", "etag", "md5Hash", "Content-MD5", "Digest", "generation", "mtime", "created", "updated"}
+    | {"LastModified", "last_modified", "Last-Modified"}
+)
+"""What file systems tell of a file that changes when it is written anew. ``ukey`` is a constant for https."""
 BUFFER = 1 << 20
 
 
@@ -29,7 +35,7 @@ class CloudFile:
     """A file of an fsspec file system."""
 
     system: Any
-    path: str
+    inside: str
     address: str
 
     def __str__(self) -> str:
@@ -37,13 +43,14 @@ class CloudFile:
 
     @property
     def name(self) -> str:
-        return self.path.rsplit("/", 1)[-1]
+        return self.inside.rsplit("/", 1)[-1]
 
     def open(self) -> BinaryIO:
-        return cast("BinaryIO", BufferedReader(self.system.open(self.path, "rb"), BUFFER))
+        return cast("BinaryIO", BufferedReader(self.system.open(self.inside, "rb"), BUFFER))
 
     def stamp(self) -> str:
-        return str(self.system.ukey(self.path))
+        facts = self.system.info(self.inside)
+        return json.dumps({key: facts[key] for key in sorted(IDENTITY & facts.keys())}, default=str)
 
     def digest(self) -> str:
         """Stores know a digest or the time of every file, so it need not be fetched for this."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ftk import DataError, Message, Segment
+from ftk import DataError, Media, Message, Segment
 
 from ftk_data.answers import Finder
 from ftk_data.environment import one_moment
@@ -60,6 +60,7 @@ class JinjaRenderer:
         prepared = self._prepare(messages)
         if not self.knows_tools and (tools or any(message.tool_calls for message in prepared)):
             raise DataError("holds tools or calls, which this chat template cannot write. Choose another template")
+        self._refuse_media(prepared)
         turns = [i for i, one in enumerate(prepared) if one.role == "assistant" and one.trained is not False]
         with one_moment():
             if generation or not turns:
@@ -103,6 +104,18 @@ class JinjaRenderer:
         if self.thinking is False:
             prepared = [without_reasoning(message) for message in prepared]
         return prepared
+
+    def _refuse_media(self, messages: Sequence[Message]) -> None:
+        parts = [part for message in messages if not isinstance(message.content, str) for part in message.content]
+        for kind in dict.fromkeys(part.kind for part in parts if isinstance(part, Media)):
+            if kind not in self._media:
+                self._media[kind] = self._template.leaves_out(kind)
+            if self._media[kind]:
+                raise DataError(f"the chat template leaves out the {kind}. Choose a template that knows {kind}")
+
+    @cached_property
+    def _media(self) -> dict[str, bool]:
+        return {}
 
     def _by_marks(self, messages: Sequence[Message], tools: Tools) -> Row:
         text, spans = self._template.render(messages, tools, thinking=self.thinking)
@@ -160,7 +173,7 @@ class JinjaRenderer:
 
     @cached_property
     def _reader(self) -> Reader:
-        return reader_of(self._template, self.habits, self._marks, self.stop, self.thinking, self.dialects)
+        return reader_of(self._template, self._finder, self.stop, self.thinking, self.dialects)
 
     @cached_property
     def _ends(self) -> tuple[str, ...]:

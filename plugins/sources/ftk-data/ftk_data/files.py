@@ -16,7 +16,8 @@ from typing import Any, BinaryIO, Protocol
 from ftk import DataError, DatasetEntry
 
 from ftk_data.columnar import Arrow, Parquet
-from ftk_data.file_formats import Csv, Json, Lines, Lost, Reader, Text
+from ftk_data.csv_files import Csv
+from ftk_data.file_formats import Json, Lines, Lost, Reader, Text
 
 FORMATS: Mapping[str, type[Reader]] = {
     ".arrow": Arrow,
@@ -34,7 +35,7 @@ ABOUT = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json
 
 
 class Place(Protocol):
-    """A file somewhere. ``str(place)`` is its whole address."""
+    """A file somewhere. ``str(place)`` is its whole address; one with a ``path`` is a file of this machine's."""
 
     @property
     def name(self) -> str:
@@ -71,7 +72,7 @@ class LocalFile:
         return f"{facts.st_size}:{facts.st_mtime_ns}"
 
     def digest(self) -> str:
-        with self.open() as file:
+        with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -34,8 +34,8 @@ class Fitted(NamedTuple):
     weights_T: NDArray[np.float32] | None = None
     media: Mapping[int, tuple[Media, ...]] = {}
 
-    def without(self, kept_K: NDArray[np.bool_]) -> Fitted:
-        """The same with only some of the kept rows."""
+    def only(self, kept_K: NDArray[np.bool_]) -> Fitted:
+        """The same with only these of the kept rows."""
         if kept_K.all():
             return self
         firsts = np.concatenate((np.zeros(1, np.int64), np.cumsum(self.lengths_K)[:-1]))[kept_K]

@@ -139,15 +139,22 @@ def thought_of(template: Template, thinking: Any) -> tuple[str, str]:
         except DataError:
             continue
         found = re.search(re.escape(PROBE) + r"(?!!)", full)
-        if found and full.startswith(prompt):
+        if found:
             before, after = full[: found.start()], full[found.end() :]
+            start = len(prompt) if full.startswith(prompt) else _mark_start(before, num_shared(before, plain))
             closing = after.partition(PROBE)[0]
             if one.tool_calls:  # without what starts the call
                 closing = after[: len(after) - num_shared(after[::-1], plain[::-1])]
-            opening = before[len(prompt) :] or _last_mark(before)
+            opening = before[start:] or _last_mark(before)
             if opening.strip() and closing.strip():
                 return opening, closing
     return THINK_OPEN, THINK_CLOSE
+
+
+def _mark_start(text: str, place: int) -> int:
+    """The place, or where the mark starts that it stands in: ``<|`` is what one mark shares with another."""
+    mark = re.search(r"[<\[][|｜]?$", text[:place])
+    return mark.start() if mark else place
 
 
 def _last_mark(text: str) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ftk import DataError, FtkError, Message, ToolCall
 
-from ftk_data.habits import Habits
-from ftk_data.messages import opens
-from ftk_data.templates import PROBE, Template
+from ftk_data.answers import Finder
+from ftk_data.messages import THINK_CLOSE, THINK_OPEN, opens
+from ftk_data.templates import ASKED, Template, Turns
 from ftk_data.tools import ToolFormat, read_answer
 
 if TYPE_CHECKING:
@@ -30,20 +30,27 @@ PROBED: Tools = (
         },
     },
 )
-CALLS = (ToolCall("probe_7319", {"text": "a b", "number": 7}), ToolCall("probe_7319", {"text": "c", "number": 319}))
+CALLS = (ToolCall("probe_7319", {"text": "a b", "number": 7}), ToolCall("probe_7319", {"text": '"\n}', "number": 319}))
+SAID = tuple(
+    Message("assistant", content, tool_calls=calls)
+    for content, calls in (("", CALLS[:1]), ("", CALLS), ("A", CALLS[1:]))
+)
+"""Answers that a dialect has to read as the template writes them."""
 
 
 @dataclass(frozen=True)
 class Reader:
     """Takes answers of one template apart.
 
-    stop: the strings that end an answer. marks: what stands before and after reasoning. opened: prompts end with an
-    open thought. lead and trail: what the template writes around an answer's text, up to its stop token.
+    stop: the strings that end an answer. marks: what stands before and after reasoning, beside the common ones. opened:
+    prompts end with an open thought. opens: some do, when asked. lead and trail: what the template writes around an
+    answer's text, up to its stop token.
     """
 
     stop: Sequence[str]
     marks: tuple[str, str]
     opened: bool = False
+    opens: bool = False
     lead: str = ""
     trail: str = ""
     dialect: ToolFormat | None = None
@@ -63,49 +70,49 @@ class Reader:
 
     def thought(self, text: str) -> tuple[str, str]:
         """The reasoning in a text and what is beside it."""
-        opening, closing = (mark.strip() for mark in self.marks)
-        begins = text.lstrip().startswith(opening)
-        if not (begins or self.opened):
-            return "", text.removeprefix(self.lead)
-        inside = text.lstrip().removeprefix(opening)
-        reasoning, closed, content = inside.partition(closing)
-        if not closed:
-            return inside.strip(), ""
-        return reasoning.strip(), content.lstrip("\n") if self.marks[1][-1:].isspace() else content
+        bare = text.removeprefix(self.lead)
+        for said, (opening, closing) in ((text, self.marks), (bare, (THINK_OPEN, THINK_CLOSE))):
+            inside = said.lstrip().removeprefix(opening.strip())
+            begins = inside != said.lstrip()
+            reasoning, closed, content = inside.partition(closing.strip())
+            if closed and (begins or (self.opens and opening.strip() not in reasoning)):
+                content = content.lstrip("\n") if closing[-1:].isspace() else content
+                if not reasoning.strip() and content.lstrip().startswith(opening.strip()):
+                    return self.thought(content)  # the empty thought was the template's own
+                return reasoning.strip(), content
+            if not closed and (begins or (self.opened and opening == self.marks[0])):
+                return inside.strip(), ""  # cut while it thought
+        return "", bare
 
 
 def reader_of(
-    template: Template,
-    habits: Habits,
-    marks: tuple[str, str],
-    stop: Sequence[str],
-    thinking: Any,
-    dialects: Sequence[ToolFormat],
+    template: Template, finder: Finder, stop: Sequence[str], thinking: Any, dialects: Sequence[ToolFormat]
 ) -> Reader:
-    """The reader of a template's answers."""
+    """The reader of a template's answers. ``finder`` finds them in its renders."""
+    habits, marks = finder.habits, finder.marks
     lead = "" if marks[0].strip() in habits.lead else habits.lead
     trail = habits.tail.partition(habits.stop)[0] if habits.stop else ""
-    plain = Reader(stop, marks, _opens(template, marks[0].strip(), thinking), lead, trail)
-    return Reader(stop, marks, plain.opened, lead, trail, _dialect(template, habits, plain, thinking, dialects))
+    plain = Reader(stop, marks, False, False, lead, trail)
+    dialect = dialects[0] if len(dialects) == 1 else _dialect(template, finder, plain, thinking, dialects)
+    now, asked = (_prompt_ends(template, one) for one in (thinking, True))
+    opened = opens(now, marks[0])
+    some = opened or opens(asked, marks[0]) or any(opens(prompt, marks[1]) for prompt in (now, asked))
+    return Reader(stop, marks, opened, some, lead, trail, dialect)
 
 
-def _opens(template: Template, opening: str, thinking: Any) -> bool:
-    """Whether prompts end with what opens a thought."""
+def _prompt_ends(template: Template, thinking: Any) -> str:
     try:
-        prompt = template.render((Message("user", "?"),), generation=True, thinking=thinking).text
+        return template.render((ASKED,), generation=True, thinking=thinking).text
     except DataError:
-        return False
-    return opens(prompt, opening)
+        return ""
 
 
 def _dialect(
-    template: Template, habits: Habits, reader: Reader, thinking: Any, dialects: Sequence[ToolFormat]
+    template: Template, finder: Finder, reader: Reader, thinking: Any, dialects: Sequence[ToolFormat]
 ) -> ToolFormat | None:
     """The dialect that reads the calls that the template writes, the first of those that read most of them."""
-    if len(dialects) == 1:
-        return dialects[0]
     best, most = None, 0
-    answers = [(said, _written(template, habits, reader, said, thinking)) for said in ((CALLS[:1]), CALLS)]
+    answers = [(said, _written(template, finder, reader, said, thinking)) for said in SAID] if dialects else []
     for dialect in dialects:
         reads = sum(bool(text) and _reads(dialect, text, said) for said, text in answers)
         if reads > most:
@@ -113,22 +120,19 @@ def _dialect(
     return best
 
 
-def _written(template: Template, habits: Habits, reader: Reader, calls: Sequence[ToolCall], thinking: Any) -> str:
-    """An answer with calls as the template writes it after its prompt; empty when it refuses."""
-    asked = (Message("user", PROBE),)
+def _written(template: Template, finder: Finder, reader: Reader, said: Message, thinking: Any) -> str:
+    """What the template has of an answer after its prompt, without the stop token; empty when it refuses."""
     try:
-        prompt = template.render(asked, PROBED, generation=True, thinking=thinking).text
-        full = template.render((*asked, Message("assistant", tool_calls=tuple(calls))), PROBED, thinking=thinking).text
+        answer = finder.answer(Turns(template, (ASKED, said), PROBED), 1, thinking)
     except DataError:
         return ""
-    start = next((i for i, (a, b) in enumerate(zip(prompt, full, strict=False)) if a != b), len(prompt))
-    return reader.thought(reader.ended(full[start:]))[1]
+    return reader.thought(reader.ended(answer.trained))[1]
 
 
-def _reads(dialect: ToolFormat, text: str, calls: Sequence[ToolCall]) -> bool:
+def _reads(dialect: ToolFormat, text: str, said: Message) -> bool:
     try:
         content, read = read_answer(dialect, text, PROBED)
     except (FtkError, ValueError, LookupError, TypeError, AttributeError):
         return False
-    same = [(call.name, dict(call.arguments)) for call in read] == [(call.name, dict(call.arguments)) for call in calls]
-    return same and not content.strip()
+    calls, found = ([(call.name, dict(call.arguments)) for call in one] for one in (said.tool_calls, read))
+    return found == calls and content.strip() == said.text

@@ -193,6 +193,8 @@ def read(path: Path, *, keep: bool = False) -> tuple[Piece, dict[str, Any]] | No
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
+            if length > os.fstat(file.fileno()).st_size:
+                raise ValueError("it has no header")
             header = json.loads(file.read(length))
         noted = header.pop("__metadata__")
         raw = np.memmap(path, np.uint8, "r", 8 + length)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
-from ftk import DataError, Message, ToolCall
+from ftk import DataError, Media, Message, Text, ToolCall
 from jinja2 import meta
 
 from ftk_data.environment import RENDER_ERRORS, TemplateRefused, environment, render_marked
@@ -65,7 +65,15 @@ class Template:
         """The messages as this template wants them."""
         called = any(message.tool_calls for message in messages)
         text, none = self._calls if called else (False, False)
-        return as_dicts(messages, self.reasoning_key, text_arguments=text, none_content=none, lists=self._lists)
+        return as_dicts(messages, self.reasoning_key, text_arguments=text, none_content=none, lists=self.lists)
+
+    def leaves_out(self, kind: str) -> bool:
+        """Whether a medium among the parts of a question goes without a word."""
+        if self.lists is False:
+            return True
+        text = (Text(PROBE),)
+        without, shown = (self._tried((Message("user", one),), "") for one in (text, (*text, Media(kind, ""))))  # type: ignore[arg-type]
+        return without == shown != ""
 
     def variables(self, tools: Tools, thinking: Any) -> dict[str, Any]:
         made: dict[str, Any] = {**self.tokens, "tools": list(tools) or None, "documents": None}
@@ -111,7 +119,7 @@ class Template:
         return False
 
     @cached_property
-    def _lists(self) -> bool | None:
+    def lists(self) -> bool | None:
         """Whether a template wants contents as lists of parts (True), as texts (False) or takes both (None)."""
         said = Message("user", PROBE)
         text, listed = (self._tried((said,), "", lists=one) for one in (None, True))
@@ -130,14 +138,14 @@ class Template:
         for none in (False, True):
             for text in (False, True):
                 said = Message("assistant", tool_calls=(call,))
-                found = self._tried((ASKED, said), "", text_arguments=text, none_content=none, lists=self._lists)
+                found = self._tried((ASKED, said), "", text_arguments=text, none_content=none, lists=self.lists)
                 if PROBE in found and repr(call.arguments) not in found:
                     return text, none
         return False, False
 
     def _tried(self, messages: Sequence[Message], reasoning_key: str | None, thinking: Any = UNSET, **form: Any) -> str:
         """A probe as rendered; empty when the template refuses it."""
-        form = form or {"lists": self._lists}
+        form = form or {"lists": self.lists}
         try:
             made = as_dicts(messages, reasoning_key, **form)
             return self.write(made, self.variables((), thinking)).text

@@ -148,7 +148,7 @@ class Work:
         examples_R = np.array(pending.examples, np.int64)
         if self.stage.together:
             lost = np.setdiff1d(np.arange(len(examples_R)), fitted.rows_K)
-            fitted = fitted.without(np.isin(examples_R[fitted.rows_K], examples_R[lost]))
+            fitted = fitted.only(~np.isin(examples_R[fitted.rows_K], examples_R[lost]))
         kept = set(examples_R[fitted.rows_K].tolist())
         told: set[int] = set()
         for what, rows in fitted.changed.items():

@@ -14,7 +14,10 @@ from ftk_data.environment import compiled
 from ftk_data.rendering import declared, special_tokens, template_options, thinking_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ftk.run import Run
+    from ftk_data import ToolFormat
 
 log = logging.getLogger("ftk.template-auto")
 
@@ -26,17 +29,27 @@ def render(run: Run) -> JinjaRenderer:
     """
     tokenizer = run.tokenizer
     source = tokenizer.chat_template
+    chosen = cast("ToolFormat | None", run.plan.one("tool_format"))
     if isinstance(source, dict):
         source = source.get("default")
     if not source:
         spec = _fitting(run)
         log.info("%s brings no chat template; using %s, which fits its model_type", run.model_path, spec.name)
-        return declared(spec, tokenizer, template_options(run), thinking_of(run))
-    return own(source, tokenizer, template_options(run), thinking_of(run))
+        return declared(spec, tokenizer, template_options(run), thinking_of(run), chosen)
+    if chosen:
+        raise ConfigError(
+            f"tool_format: {chosen.name}: the model's own chat template writes its own dialect only. Take it out"
+        )
+    return own(source, tokenizer, template_options(run), thinking_of(run), _dialects(run))
 
 
-def own(source: str, tokenizer: Any, options: Any, thinking: Any = UNSET) -> JinjaRenderer:
-    """The renderer of a template's source. ``thinking`` as in :class:`ftk_data.conversations.JinjaRenderer`."""
+def own(
+    source: str, tokenizer: Any, options: Any, thinking: Any = UNSET, dialects: Sequence[ToolFormat] = ()
+) -> JinjaRenderer:
+    """The renderer of a template's source. ``thinking`` as in :class:`ftk_data.conversations.JinjaRenderer`.
+
+    dialects: the tool formats among which the template's own may be. Raises ConfigError when the source does not parse.
+    """
     try:
         compiled(source)
     except jinja2.TemplateSyntaxError as cause:
@@ -52,6 +65,15 @@ def own(source: str, tokenizer: Any, options: Any, thinking: Any = UNSET) -> Jin
         default_system=options.default_system,
         thinking=thinking,
         preserve_thinking=options.preserve_thinking,
+        dialects=tuple(dialects),
+    )
+
+
+def _dialects(run: Run) -> list[ToolFormat]:
+    """The installed tool formats; none where the plugin that opens the kind is switched off."""
+    registry = run.plan.registry
+    return (
+        cast("list[ToolFormat]", [*registry.specs("tool_format").values()]) if "tool_format" in registry.kinds else []
     )
 
 
