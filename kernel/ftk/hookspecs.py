@@ -286,16 +286,16 @@ def ftk_chat_templates() -> Iterable[specs.ChatTemplate]:
     Chosen by ``template: NAME``, or by the model's ``model_type`` when the model brings no template. What the
     ``assistant`` format holds up to and with the stop token is trained.
 
-    ``ftk_template_vicuna.py``, reached by ``template: vicuna``::
+    ``ftk_template_wicket.py``, reached by ``template: wicket``::
 
         import ftk
 
         @ftk.hookimpl
         def ftk_chat_templates():
             yield ftk.ChatTemplate(
-                "vicuna", system="{content} ", user="USER: {content} ", generation="ASSISTANT:",
+                "wicket", system="{content} ", user="USER: {content} ", generation="ASSISTANT:",
                 assistant="{content}{eos}", default_system="A chat between a curious user and an assistant.",
-                summary="Vicuna 1.1")
+                summary="Wicket")
     """
     return ()
 

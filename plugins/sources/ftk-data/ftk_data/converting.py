@@ -159,13 +159,14 @@ def _tool(value: Any, column: str) -> Mapping[str, Any]:
     """A description in the form ``{"type": "function", "function": {...}}``, which may come without the wrapping."""
     if not isinstance(value, Mapping):
         raise DataError(f"{column}: expected a list of tool descriptions, found {short(value)} in it")
-    if "function" not in value:
-        value = {"type": "function", "function": {key: one for key, one in value.items() if key != "type"}}
-    function = value["function"]
+    described: Mapping[str, Any] = value
+    if "function" not in described:
+        described = {"type": "function", "function": {key: one for key, one in value.items() if key != "type"}}
+    function = described["function"]
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise DataError(f"{column}: expected tool descriptions with a name each, found {short(function)}")
-    check_writable(value, column)
-    return value
+    check_writable(described, column)
+    return described
 
 
 def call_of(value: Any, what: str) -> ToolCall:
