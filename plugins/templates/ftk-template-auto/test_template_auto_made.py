@@ -404,7 +404,9 @@ def test_what_a_trace_says_of_a_beginning_is_its_render(looks):
             for generation, rest in ((False, found.closing), (True, found.opening)):
                 text, spans = render_marked(source, dicts[:num], **variables, add_generation_prompt=generation)
                 assert found.text[:cut] + rest == text, (turns, num)
-            assert [span for span in found.spans if span[1] <= cut] == spans
+            assert [span for span in found.spans if span[0] < span[1] <= cut] == [
+                span for span in spans if span[0] < span[1]
+            ]
 
     holds()
 
@@ -529,7 +531,7 @@ WITH_TOOLS = {
     "arguments as text": (calls("call.function.arguments + ''"), "loop.first", 1),
     "arguments as text, which Python would write otherwise": (calls("call.function.arguments"), "loop.first", 1),
     "calls only where there is no content": (
-        calls("call.function.arguments + ''").replace("m.tool_calls or []", "m.tool_calls if m.content is none else []"),
+        calls("call.function.arguments + ''").replace("m.tool_calls or []", "(m.tool_calls if m.content is none else [])"),
         "loop.first", 1,
     ),
 }  # fmt: skip
@@ -578,14 +580,11 @@ def test_results_without_an_id_answer_the_calls_in_order():
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}{{ tools }}",
          [STEPS[0], Message("assistant", "x")], "leaves out turn 2"),
         ("{{ tools }}{% for m in messages %}{{ m.content }}{{ m.content }}</s>{% endfor %}",
-         [STEPS[0], Message("assistant", "xy")], None),
+         [STEPS[0], Message("assistant", "xy")], "repeats it"),
     ],
 )  # fmt: skip
 def test_what_a_template_leaves_out_is_said(source, turns, said):
     template = own(source, Tokenizer(), TemplateOptions())
-    if said is None:
-        assert template.render(turns, TOOLS)[0][-1].text == "xyxy</s>"
-        return
     with pytest.raises(DataError, match=said):
         template.render(turns, TOOLS)
 
@@ -602,10 +601,7 @@ def test_what_a_template_leaves_out_is_said(source, turns, said):
         ("{{ messages[0]['content'].nothing.more }}", "does not give: 'str object' has no attribute 'nothing'"),
         ("{{ 1 // 0 }}", "cannot write this conversation: ZeroDivisionError"),
         ("{{ messages.append(1) }}", "cannot write this conversation: SecurityError"),
-        (
-            "{% for m in messages %}{{ m.content.format(1, 2)[9] }}{% endfor %}",
-            "does not give: str object has no element 9",
-        ),
+        ("{{ messages[5].content }}", "does not give"),
     ],
 )
 def test_a_template_that_fails_is_told_in_one_line_with_its_own_words(source, said):
@@ -627,13 +623,12 @@ def test_a_conversation_may_begin_with_an_answer():
     assert row[0].text == HEAD
 
 
-def test_two_answers_in_a_row_that_the_template_merges_get_rows_of_their_own():
+def test_of_two_answers_that_the_template_merges_each_follows_what_is_sent_for_it():
     template = renderer("consecutive turns merged")
     turns = [Message("user", "Q"), Message("assistant", "A"), Message("assistant", "B")]
-    first, second = template.render(turns)
-    assert [segment.text for segment in first] == ["<|im_start|>user\nQ<|im_end|>\n" + HEAD, "A<|im_end|>", "\n"]
-    assert second[0].text == template.prompt_text(turns[:2])
-    assert second[1][:2] == ("B<|im_end|>", True)
+    (row,) = template.render(turns)
+    assert [segment.text for segment in row if segment.trained] == ["A<|im_end|>", "B<|im_end|>"]
+    assert "".join(segment.text for segment in row[:3]) == template.prompt_text(turns[:2])
 
 
 def test_a_template_that_takes_texts_only_gets_parts_as_a_text_and_refuses_media():
@@ -649,7 +644,7 @@ def test_a_template_that_takes_texts_only_gets_parts_as_a_text_and_refuses_media
 
 def test_a_block_that_begins_after_what_the_template_writes_first_is_followed():
     source = ANSWER + HEAD + "<note>{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}\n" + OTHERS + PROMPT
-    ((prompt, answer, _),) = own(source, Tokenizer(), TemplateOptions()).render(
+    ((prompt, answer),) = own(source, Tokenizer(), TemplateOptions()).render(
         [Message("user", "Q"), Message("assistant", "A")]
     )
     assert prompt.text.endswith(HEAD + "<note>")

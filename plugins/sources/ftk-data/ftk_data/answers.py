@@ -54,6 +54,8 @@ class Finder:
         full, spans = turns.full(number + 1, thinking)
         start = self._marked(self._start(turns, number, thinking, full), full, spans, message)
         end, missing = self._end(turns, number, thinking, full, start.at)
+        if end - start.at <= len(self.habits.stop) and _left_out(turns, number, thinking, full):
+            raise DataError(f"the chat template leaves out turn {number + 1}")
         trained = full[start.at : end] + missing
         rest = "" if missing else full[end:]
         if message.reasoning and not _shown(turns, number, thinking, trained):
@@ -120,7 +122,7 @@ class Finder:
         before, _ = turns.probe(number, thinking)
         lead = self.habits.lead if before.endswith(self.habits.lead) else ""
         start = len(before) - len(lead)
-        if full == turns.full(number, thinking).text:
+        if _left_out(turns, number, thinking, full):
             raise DataError(f"the chat template leaves out turn {number + 1}")
         if not full.startswith(before[:start]):
             raise DataError(
@@ -144,14 +146,22 @@ class Finder:
         said = turns.messages[number]
         if said.tool_calls and len(bare) > start and bare.endswith(tuple(self.ends)):
             return len(bare), ""  # some end calls in another way
-        if stop or not full.endswith(tail):
+        if stop or not self.habits.known or not full.endswith(tail):
             _, tail = turns.probe(number, thinking)
-            if not full.endswith(tail):
+            if not full.endswith(tail) or len(full) - len(tail) < start:
                 tail = ""
             found = stop if stop and stop in tail else stop_in(tail, self.ends)
             if found:
                 return len(full) - len(tail) + tail.index(found) + len(found), ""
         return max(start, len(full) - len(tail)), stop or self.habits.missing
+
+
+def _left_out(turns: Turns, number: int, thinking: Any, full: str) -> bool:
+    """Whether the render is the same without message ``number``."""
+    try:
+        return turns.full(number, thinking).text == full
+    except DataError:
+        return False
 
 
 def _shown(turns: Turns, number: int, thinking: Any, trained: str) -> bool:

@@ -8,6 +8,7 @@ T: all tokens of a batch, R: its rows.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain, pairwise
@@ -87,7 +88,11 @@ class Encoder:
         """A second tokenizer, because how special tokens are read is a state of one."""
         if self._backend is None:
             return None
-        made = type(self._backend).from_str(self._backend.to_str())
+        facts = json.loads(self._backend.to_str())
+        named = set(map(str, self.tokenizer.all_special_tokens))
+        for token in facts["added_tokens"]:
+            token["special"] |= token["content"] in named  # the end token of some is not marked as special
+        made = type(self._backend).from_str(json.dumps(facts))
         made.encode_special_tokens = True
         return made
 
@@ -141,7 +146,7 @@ class Encoder:
 
     def _guard(self, before: Segment, segment: Segment) -> str:
         """What a segment is encoded behind."""
-        added = () if segment.literal else self._added
+        added = () if segment.literal or before.literal else self._added
         return next((token for token in added if before.text.endswith(token)), "\n")
 
     @cached_property

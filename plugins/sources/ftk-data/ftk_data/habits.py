@@ -24,7 +24,7 @@ class Habits(NamedTuple):
     missing: then, the token that has to be appended: what ends earlier answers, else the tokenizer's end token.
     extra: what the generation prompt has that the template doesn't write in front of a given answer.
     header: what starts an answer's turn in a template that ignores ``add_generation_prompt``.
-    marked: answers stand in ``generation`` blocks.
+    marked: answers stand in ``generation`` blocks. known: False when the template refuses so short a conversation.
     """
 
     lead: str = ""
@@ -34,6 +34,7 @@ class Habits(NamedTuple):
     extra: str = ""
     header: str = ""
     marked: bool = False
+    known: bool = True
 
 
 def habits_of(template: Template, ends: Collection[str], thinking: Any) -> Habits:
@@ -60,7 +61,7 @@ def habits_of(template: Template, ends: Collection[str], thinking: Any) -> Habit
         if shared == len(prompt):
             header = _header(template, asked, before[shared:], prompt, thinking, before, spans)
         return Habits(before[shared + len(header) :], tail, stop, missing, prompt[shared:], header, marked)
-    return Habits(missing=template.tokens.get("eos_token", ""))
+    return Habits(missing=template.tokens.get("eos_token", ""), known=False)
 
 
 def _header(

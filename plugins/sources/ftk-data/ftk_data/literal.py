@@ -29,7 +29,7 @@ BETWEEN = re.compile(f"{OPEN}((?:(?!{OPEN}|{CLOSE}).)*){CLOSE}", re.DOTALL)
 
 
 class ControlTokens:
-    """The control tokens of a tokenizer: those that it marks as special."""
+    """The control tokens of a tokenizer: those that it marks as special or has a name for, as for the end token."""
 
     def __init__(self, tokens: Collection[str]) -> None:
         self.tokens = frozenset(token for token in tokens if token)
@@ -38,7 +38,9 @@ class ControlTokens:
     def of(cls, tokenizer: Any) -> ControlTokens:
         """Those of a transformers tokenizer."""
         added = getattr(tokenizer, "added_tokens_decoder", {})
-        return cls([str(token) for token in added.values() if token.special])
+        return cls(
+            {*(str(token) for token in added.values() if token.special), *map(str, tokenizer.all_special_tokens)}
+        )
 
     @cached_property
     def _starts(self) -> re.Pattern[str]:

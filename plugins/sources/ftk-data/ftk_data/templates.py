@@ -103,7 +103,7 @@ class Template:
                 return key
         for thinking in (UNSET, True):
             text = self._tried((ASKED, said), "", thinking)
-            twice = re.search(r"<think>\s*</think>\s*<think>", text)  # with an empty thought of the template's own
+            twice = re.search(r"</think>\s*<think>", text)  # with an empty thought of the template's own
             if PROBE in text and not twice:
                 return ""
         return None
