@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -55,15 +56,15 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|end|>")
 
 
-@pytest.fixture
-def shared_tokenizer(tmp_path):
-    """``shared_tokenizer(name)``: one of the published tokenizers beside the project, else the test is skipped."""
+@pytest.fixture(scope="session")
+def loaded_tokenizer(tmp_path_factory):
+    """``loaded_tokenizer(name)``: one of the published tokenizers beside the project, read once."""
 
+    @cache
     def load(name):
         if not (TOKENIZERS / name).exists():
             pytest.skip(f"{TOKENIZERS / name} is not there")
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
+        folder = tmp_path_factory.mktemp(name)
         for file in (TOKENIZERS / name).iterdir():
             if file.suffix == ".gz":
                 (folder / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
@@ -72,6 +73,22 @@ def shared_tokenizer(tmp_path):
         return AutoTokenizer.from_pretrained(str(folder))
 
     return load
+
+
+@pytest.fixture
+def shared_tokenizer(loaded_tokenizer):
+    """``shared_tokenizer(name)``: the same, put back as it was after the test; else the test is skipped."""
+    before = {}
+
+    def load(name):
+        tokenizer = loaded_tokenizer(name)
+        before.setdefault(name, (tokenizer, dict(tokenizer._special_tokens_map), tokenizer.split_special_tokens))
+        return tokenizer
+
+    yield load
+    for tokenizer, special, literally in before.values():
+        tokenizer._special_tokens_map = special
+        tokenizer.split_special_tokens = literally
 
 
 @pytest.fixture

@@ -23,7 +23,17 @@ from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
 
 EOS = "</s>"
-SPECIAL = {EOS: 2, "<s>": 1, "<|im_end|>": 3, "<|im_start|>": 4, "<|assistant|>": 5, "<|end|>": 6, "\n\n": 7, "</b>": 8}
+SPECIAL = {
+    EOS: 2,
+    "<s>": 1,
+    "<|im_end|>": 3,
+    "<|im_start|>": 4,
+    "<|assistant|>": 5,
+    "<|end|>": 6,
+    "\n\n": 7,
+    "</b>": 8,
+    "<|fin|>": 9,
+}
 PARTS = (
     "", " ", "\n", "x", "Hi there", "  both ends \n", "probe7319", "probe73197", "probe7319?", "e\u0301\u200d", "a\r\nb",
     "{{ x }}", "{% raw %}", "{# c #}", "\ue0f0\ue0f2", "\ue0f1", EOS, "<|im_end|>", "<|im_end|>\n", "<|im_start|>assistant\n",
@@ -219,6 +229,11 @@ MADE = {
     ),
     "the number of turns so far after each": Made(
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>[{{ loop.index }}]\n{% endfor %}" + PROMPT
+    ),
+    "marks around answers, and always a prompt": Made(
+        "{% for m in messages %}{{ '<|im_start|>' ~ m.role }}{% if m.role == 'assistant' %}<|begin|>{{ m.content }}<|fin|></s>"
+        "{% else %}\n{{ m.content }}<|end|>{% endif %}{% endfor %}<|im_start|>assistant",
+        lead="<|begin|>", end="<|fin|></s>",
     ),
     "a text stop": Made(
         "{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n### End\n{% endfor %}"
@@ -649,3 +664,31 @@ def test_a_block_that_begins_after_what_the_template_writes_first_is_followed():
     )
     assert prompt.text.endswith(HEAD + "<note>")
     assert answer.text == "A<|im_end|>"
+
+
+def test_a_header_that_only_answers_to_results_get_is_not_trained():
+    source = (
+        "{% for m in messages %}{% if m.role == 'tool' %}<result>{{ m.content }}</result>{% else %}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}</call>{% endfor %}"
+        "<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt and messages[-1].role != 'tool' %}"
+        + HEAD
+        + "{% endif %}"
+    ).replace(HEAD, "{{ '<|im_start|>assistant\\n' }}")
+    template = own(source, Tokenizer(), TemplateOptions())
+    turns = [*STEPS[:1], Message("assistant", tool_calls=(ToolCall("look", {}),)), Message("tool", "7")]
+    for answer in ("Here", HEAD):
+        (row,) = template.render([*turns, Message("assistant", answer)])
+        assert row[3].text == answer + "<|im_end|>"
+        assert row[2].text.endswith("</result>" + HEAD)
+    (row,) = template.render([*STEPS[:1], Message("assistant", HEAD)])
+    assert row[1].text == HEAD + "<|im_end|>"
+
+
+def test_a_call_ends_where_its_stop_token_does_also_before_the_next_prompt():
+    source = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}"
+        "</call>{% endfor %}<|im_end|>\n{% endfor %}"
+        "{{ '<|im_start|>assistant\\n' }}"
+    )
+    (row,) = own(source, Tokenizer(), TemplateOptions()).render(STEPS[:2])
+    assert [segment.text for segment in row if segment.trained] == ["<call>look</call><call>look</call><|im_end|>"]

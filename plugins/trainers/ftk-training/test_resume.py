@@ -91,6 +91,9 @@ def test_the_losses_after_a_resume_are_those_of_the_undisturbed_run(ftk_run, tmp
         {"eval_strategy": "epoch", "val_size": 2, "logging_strategy": "epoch", "save_steps": 1},
         {"finetuning_type": "lora", "lora_dropout": 0.2, "neftune_noise_alpha": 5.0},
         {"dataloader_num_workers": 1},
+        {"streaming": True, "buffer_size": 3},
+        {"buffer_size": 3, "streaming": True, "dataloader_num_workers": 2},
+        {"packing": True, "streaming": True},
         {"model_name_or_path": "ftk://random/llama?tie_word_embeddings=true"},
         {"model_name_or_path": "ftk://random/mixtral"},
         {"model_name_or_path": "ftk://random/qwen3_moe", "finetuning_type": "lora"},
@@ -164,10 +167,12 @@ while True:
 """
 
 
-def test_no_instant_of_a_kill_changes_a_loss(ftk_run, tmp_path, undisturbed):
+@pytest.mark.parametrize("more", [{}, {"streaming": True, "buffer_size": 3}], ids=["", "streaming"])
+def test_no_instant_of_a_kill_changes_a_loss(ftk_run, tmp_path, more):
     """Ten kills, spread by a fixed seed over the time that a whole run takes."""
+    settings = {**SETTINGS, **more, "dataset": rows_file(tmp_path)}
+    undisturbed = ftk_run(**settings).folder
     seconds = json.loads((undisturbed / "all_results.json").read_text())["train_runtime"] + 0.3
-    settings = {**SETTINGS, "dataset": rows_file(tmp_path)}
     command = [sys.executable, "-c", ZYGOTE, json.dumps(settings), "10", str(seconds), "7"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]

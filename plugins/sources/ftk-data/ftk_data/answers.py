@@ -87,7 +87,7 @@ class Finder:
             return self._by_probe(turns, number, thinking, full, None)  # some write no prompt for nothing at all
         blank = self.habits.extra and not self.habits.extra.strip()  # an answer may begin with it, too
         if full.startswith(prompt) and not blank:
-            return Start(len(prompt), prompt)
+            return self._after(turns, number, thinking, full, prompt)
         if turns.template.switches:  # the turn as if the prompt had asked for a thought, or for none
             for other in (True, False) if message.reasoning else (False, True):
                 unlike = turns.prompt(number, other)
@@ -106,6 +106,15 @@ class Finder:
         if not prompt[shared:].strip():  # GLM-4 ends its prompts with a line break, but writes none before a call
             return Start(shared, full[:shared])
         return self._by_probe(turns, number, thinking, full, None if extra else prompt)
+
+    def _after(self, turns: Turns, number: int, thinking: Any, full: str, prompt: str) -> Start:
+        """The start after a prompt, and after the header that a template writes for answers to results only there."""
+        begin = self.habits.begin
+        if begin.strip() and full.startswith(begin, len(prompt)):  # which an answer may have for its text
+            before, _ = turns.probe(number, thinking)
+            if before.startswith(prompt + begin):
+                return Start(len(prompt + begin), prompt + begin)
+        return Start(len(prompt), prompt)
 
     def _instead(self, prompt: str, full: str, reasoning: str) -> int | None:
         """Where reasoning starts that a conversation has in the place of the prompt's empty thought."""
@@ -133,15 +142,20 @@ class Finder:
     def _marked(self, start: Start, full: str, spans: list[tuple[int, int]], message: Message) -> Start:
         """The start as a ``generation`` block has it, unless the block begins before or leaves out the answer."""
         block = next((span for span in spans if span[1] > start.at), None) if self.habits.marked else None
-        if block is None or block[0] <= start.at or message.text.strip() not in full[block[0] : block[1]]:
+        if (
+            block is None
+            or not full[start.at : block[0]].strip()
+            or message.text.strip() not in full[block[0] : block[1]]
+        ):
             return start
         return Start(block[0], start.prompt + full[start.at : block[0]])
 
     def _end(self, turns: Turns, number: int, thinking: Any, full: str, start: int) -> tuple[int, str]:
         """Where the answer that ends a render ends, stop token included, and the one to add when there is none."""
         tail, stop = self.habits.tail, self.habits.stop
-        if stop and full.endswith(tail) and len(full) - len(tail) >= start:
-            return len(full) - len(tail) + tail.index(stop) + len(stop), ""
+        ending = self.habits.ending if stop else ""
+        if stop and full.endswith(ending) and len(full) - len(ending) >= start:
+            return len(full) - len(ending) + len(stop), ""
         bare = full.rstrip()
         said = turns.messages[number]
         if said.tool_calls and len(bare) > start and bare.endswith(tuple(self.ends)):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ftk import DataError, Media, Message, Segment
 
 from ftk_data.answers import Finder
-from ftk_data.environment import one_moment
+from ftk_data.environment import TemplateRefused, one_moment
 from ftk_data.habits import Habits, habits_of, thought_of
 from ftk_data.messages import reasoning_of, without_reasoning
 from ftk_data.replies import Reader, reader_of
@@ -60,19 +60,26 @@ class JinjaRenderer:
         prepared = self._prepare(messages)
         if not self.knows_tools and (tools or any(message.tool_calls for message in prepared)):
             raise DataError("holds tools or calls, which this chat template cannot write. Choose another template")
-        self._refuse_media(prepared)
         turns = [i for i, one in enumerate(prepared) if one.role == "assistant" and one.trained is not False]
         with one_moment():
-            if generation or not turns:
-                text = self._template.render(prepared, tools, generation=generation, thinking=self.thinking).text
-                rows = [[Segment(text + self.habits.header if generation else text, False)]]
-            elif self.marked:
-                rows = [self._by_marks(prepared, tools)]
-            else:
-                rows = self._by_prompts(Turns(self._template, prepared, tools), turns)
+            try:
+                rows = self._rows(prepared, tools, turns, generation)
+            except DataError as refused:
+                if not isinstance(refused.__cause__, TemplateRefused):  # its own words are the better ones
+                    self._refuse_media(prepared)
+                raise
         if tools or any(message.tool_calls for message in prepared):
             refuse_left_out(rows, prepared, tools)
+        self._refuse_media(prepared)
         return rows
+
+    def _rows(self, messages: Sequence[Message], tools: Tools, turns: Sequence[int], generation: bool) -> list[Row]:
+        if generation or not turns:
+            text = self._template.render(messages, tools, generation=generation, thinking=self.thinking).text
+            return [[Segment(text + self.habits.header if generation else text, False)]]
+        if self.marked:
+            return [self._by_marks(messages, tools)]
+        return self._by_prompts(Turns(self._template, messages, tools), turns)
 
     def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> Row:
         """What a model continues with its answer, as one untrained segment."""

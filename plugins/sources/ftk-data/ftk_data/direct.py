@@ -62,8 +62,6 @@ class Direct:
                 continue
             row += (Segment(text, False), Segment(self._answer(message, answer), True, message.weight))
             text = self.end
-        if self.spec.thinking:
-            text = self.end  # as of templates that rewrite history, of which nothing is kept after the last answer
         return [[segment for segment in (*row, Segment(text, False)) if segment.text]]
 
     def _rewritten(self, messages: Sequence[Message]) -> list[Row]:

@@ -41,7 +41,7 @@ class Marked(jinja2.ext.Extension):
 
     tags = {"generation"}  # noqa: RUF012 (jinja2's own declaration)
 
-    def parse(self, parser: Any) -> nodes.CallBlock:
+    def parse(self, parser: Any) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
         return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)

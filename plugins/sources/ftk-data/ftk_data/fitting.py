@@ -115,7 +115,8 @@ def _prompt_lengths(batch: Batch) -> NDArray[np.int64]:
     """How many tokens each row has before its first trained one."""
     trained = np.append(np.flatnonzero(batch.trained_T), len(batch.ids_T))
     first_R, last_R = batch.starts[:-1], batch.starts[1:]
-    return np.minimum(trained[np.searchsorted(trained, first_R)], last_R) - first_R
+    until_R: NDArray[np.int64] = np.minimum(trained[np.searchsorted(trained, first_R)], last_R)
+    return until_R - first_R
 
 
 def _oversized(batch: Batch, limit: int) -> NDArray[np.int64]:

@@ -16,6 +16,10 @@ from ftk_data.templates import ASKED, PROBE, Template
 log = logging.getLogger("ftk.data")
 
 
+ROLES = re.compile(r"assistant|model|bot|gpt", re.IGNORECASE)
+"""What a header that starts an assistant's turn calls it."""
+
+
 class Habits(NamedTuple):
     """What a template does around the only answer of a conversation.
 
@@ -23,7 +27,7 @@ class Habits(NamedTuple):
     tail: what follows the answer's text. stop: the token in it that ends the turn, empty when there is none.
     missing: then, the token that has to be appended: what ends earlier answers, else the tokenizer's end token.
     extra: what the generation prompt has that the template doesn't write in front of a given answer.
-    header: what starts an answer's turn in a template that ignores ``add_generation_prompt``.
+    header: what starts an answer's turn in a template that has no generation prompt. begin: the same where it has.
     marked: answers stand in ``generation`` blocks. known: False when the template refuses so short a conversation.
     """
 
@@ -33,8 +37,14 @@ class Habits(NamedTuple):
     missing: str = ""
     extra: str = ""
     header: str = ""
+    begin: str = ""
     marked: bool = False
     known: bool = True
+
+    @property
+    def ending(self) -> str:
+        """The tail from the stop token on."""
+        return self.tail[self.tail.index(self.stop) :]
 
 
 def habits_of(template: Template, ends: Collection[str], thinking: Any) -> Habits:
@@ -44,47 +54,38 @@ def habits_of(template: Template, ends: Collection[str], thinking: Any) -> Habit
         try:
             full, spans = template.render((*asked, Message("assistant", PROBE)), thinking=thinking)
             prompt = template.render(asked, generation=True, thinking=thinking).text
+            silent = template.render(asked, thinking=thinking).text
         except DataError:
             continue
         before, probe, tail = full.rpartition(PROBE)
-        if not probe or before.count(PROBE) != 1:
-            continue
-        stop = stop_in(tail, ends, before.partition(PROBE)[0], template.tokens.get("eos_token", ""))
-        missing = "" if stop else _missing(template, asked, ends, thinking)
-        marked = any(start <= len(before) and end >= len(before) + len(PROBE) for start, end in spans)
-        shared = num_shared(before, prompt)
-        if shared < prompt.find(PROBE) + len(PROBE):  # what came before is rewritten, too: the ends are alike
-            started, given = (text.rpartition(PROBE + "?")[2] for text in (prompt, before))
-            lead = given[len(started) :] if given.startswith(started) else ""
-            return Habits(lead, tail, stop, missing, marked=marked)
-        header = ""
-        if shared == len(prompt):
-            header = _header(template, asked, before[shared:], prompt, thinking, before, spans)
-        return Habits(before[shared + len(header) :], tail, stop, missing, prompt[shared:], header, marked)
+        if probe and before.count(PROBE) == 1:
+            block = next((a for a, b in spans if a <= len(before) and b >= len(before) + len(PROBE)), None)
+            stop, missing = _stop(template, asked, ends, thinking, tail)
+            made = Habits("", tail, stop, missing, marked=block is not None)
+            return _started(made, before, prompt, silent, block)
     return Habits(missing=template.tokens.get("eos_token", ""), known=False)
 
 
-def _header(
-    template: Template, asked: tuple[Message, ...], lead: str, prompt: str, thinking: Any, before: str, spans: Any
-) -> str:
-    """What stands in front of an answer in a template that has no generation prompt; thoughts are no part of it."""
-    start = next((a for a, b in spans if a <= len(before) < b), len(before))
-    header = lead[: max(0, start - len(before) + len(lead))]
-    thought = header.find(THINK_OPEN.strip())
-    header = header[:thought] if thought >= 0 else header
-    if not header.strip():
-        return ""
-    try:
-        ignored = template.render(asked, thinking=thinking).text == prompt
-    except DataError:
-        ignored = False
-    if ignored:
+def _started(made: Habits, before: str, prompt: str, silent: str, block: int | None) -> Habits:
+    """The habits with how an answer starts. silent: without the generation prompt. block: where a block starts."""
+    shared = num_shared(before, prompt)
+    if shared < prompt.find(PROBE) + len(PROBE):  # what came before is rewritten, too: the ends are alike
+        started, given = (text.rpartition(PROBE + "?")[2] for text in (prompt, before))
+        return made._replace(lead=given[len(started) :] if given.startswith(started) else "")
+    header = ""
+    if prompt == silent and shared == len(prompt) and not ROLES.search(prompt.rpartition(PROBE)[2]):
+        header = before[shared : len(before) if block is None else max(shared, block)]
+        header = header.partition(THINK_OPEN.strip())[0] if ROLES.search(header) else ""
+    if header:
         log.warning("the chat template has no generation prompt; prompts get %r, with which it starts answers", header)
-    return header if ignored else ""
+    begin = before[len(silent) : shared] if before.startswith(silent) else ""
+    return made._replace(lead=before[shared + len(header) :], extra=prompt[shared:], header=header, begin=begin)
 
 
-def _missing(template: Template, asked: tuple[Message, ...], ends: Collection[str], thinking: Any) -> str:
-    """What ends an answer after which the template writes no stop token."""
+def _stop(
+    template: Template, asked: tuple[Message, ...], ends: Collection[str], thinking: Any, tail: str
+) -> tuple[str, str]:
+    """The token that ends an answer, and the one to append where the template writes none."""
     eos = template.tokens.get("eos_token", "")
     turns = (*asked, Message("assistant", PROBE), Message("user", PROBE + "!"))
     try:
@@ -92,13 +93,24 @@ def _missing(template: Template, asked: tuple[Message, ...], ends: Collection[st
     except DataError:
         text = ""
     found = re.search(re.escape(PROBE) + r"(?![?!])(.*?)" + re.escape(PROBE + "!"), text, re.DOTALL)
-    if found:
-        earlier = stop_in(found[1], ends, text.partition(PROBE)[0], eos)
-        if earlier:
-            return earlier
-    if eos:
+    between, first = found[1] if found else "", text.partition(PROBE)[0]
+    stop = stop_in(tail, ends, first, eos)
+    if stop:
+        return _last_of(stop, tail, between, ends, eos), ""
+    earlier = stop_in(between, ends, first, eos)
+    if eos and not earlier:
         log.warning("the chat template writes no stop token; each answer gets %s and its own row", eos)
-    return eos
+    return "", earlier or eos
+
+
+def _last_of(stop: str, tail: str, between: str, ends: Collection[str], eos: str) -> str:
+    """``eos`` where nothing but tokens stand from ``stop`` to it, also after earlier answers; else ``stop``."""
+    at = start = tail.index(stop)
+    token = stop
+    while token and token != eos:
+        at += len(token)
+        token = max((one for one in ends if one and tail.startswith(one, at)), key=len, default="")
+    return eos if token and tail[start : at + len(eos)] in between else stop
 
 
 def num_shared(one: str, other: str) -> int:

@@ -94,9 +94,11 @@ class Reader:
         if example is None:
             self.counts[EMPTY] += 1
         elif not isinstance(example, self.wanted):
-            raise ConfigError(
-                f"{self.dataset.name}: holds {KINDS[type(example)]}, this stage wants {KINDS[self.wanted]}"
-            )
+            told = f"holds {KINDS[type(example)]}, this stage wants {KINDS[self.wanted]}"
+            if not index:
+                raise ConfigError(f"{self.dataset.name}: {told}")
+            self.bad(f"{self.where(index)}: {told}")  # the data set begins with what is wanted, so it is this row
+            return None
         return example
 
     def bad(self, reason: str, cause: Exception | None = None) -> None:

@@ -29,6 +29,8 @@ STRETCH = 512
 """Rows of a source that are made at once."""
 GAP = 1024
 """Rows between two wanted ones that are read and thrown away; beyond that, seeking the next one is quicker."""
+ENOUGH = 2**31
+"""More malformed rows than a reader tells."""
 
 Id = tuple[int, int, int]
 """Where a unit comes from: (number of the data set, row of its source, which unit of that row)."""
@@ -119,14 +121,14 @@ class UnitSource:
         return self.look().unit(self.taken - 1)
 
     def rewind(self) -> None:
-        """Begin another pass."""
+        """Begin another pass, in which malformed rows are not told again."""
+        self.work.reader.shown = ENOUGH
         self._counts = self._seen
         if self.first != self.start:
             self._stretch = None
         self.first, self.taken, self.passes = self.start, 0, self.passes + 1
 
     def _make(self, first: int) -> Stretch:
-        self.work.reader.ended = False
         piece, counts = self.work.piece(first, first + STRETCH)
         edges, ids = self._units(piece)
         return Stretch(piece, edges, ids, counts, self.work.reader.ended)

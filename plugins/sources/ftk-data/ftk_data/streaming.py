@@ -69,7 +69,7 @@ class StreamRows:
         """
         self._begun = self._course(None)
         sources = self._begun.sources
-        if all(source.look().last and not source.has_more() for source in sources):
+        if all([source.look().last for source in sources]) and not any(source.has_more() for source in sources):
             raise DataError(f"train: no row is left to train on{why(sources)}")
 
     def __iter__(self) -> Iterator[RowDict]:
@@ -277,6 +277,7 @@ def _publish(run: Run, names: Sequence[str], state: State, size: int, last: bool
     reports["train"] = made
     folder = run.plan.value("output_dir")
     if folder and os.environ.get("RANK", "0") == "0":
+        Path(folder).mkdir(parents=True, exist_ok=True)
         text = json.dumps(reports, indent=2, ensure_ascii=False) + "\n"
         rundir.write_text(Path(folder) / report.FILE, text)
 

@@ -236,7 +236,7 @@ def _names(node: nodes.Node) -> Iterator[nodes.Name]:
     yield from node.find_all(nodes.Name)
 
 
-def _call(name: str, argument: nodes.Expr) -> nodes.Call:
+def _call(name: str, argument: Any) -> nodes.Call:
     return nodes.Call(nodes.Name(name, "load"), [argument], [], None, None)
 
 

@@ -177,18 +177,23 @@ class Work:
 
     def _rows(self, index: int, example: Example) -> Sequence[tuple[Row, int]]:
         """The rows of an example; none when it is malformed and may be skipped."""
-        if isinstance(example, TextExample):
-            return [(self._document(example.text), 0)]
         try:
-            parts = self.stage.parts(example, self.options)
-            forged = any(self.control.are_in(part.messages, example.tools) for part in parts)
-            self.reader.counts[FORGED] += forged
-            made = [(row, part.role) for part in parts for row in self._render(part.messages, example.tools, forged)]
-            if self.stage.together and len(made) != len(parts):
-                raise DataError("the chat template writes an answer of it as several rows, which belong to no pair")
+            made = [(self._document(example.text), 0)] if isinstance(example, TextExample) else self._written(example)
+            for row, _ in made:
+                _refuse_half_characters(row)
         except DataError as cause:
             self.reader.bad(f"{self.reader.where(index)}: {cause}", cause)
             return ()
+        return made
+
+    def _written(self, example: Any) -> Sequence[tuple[Row, int]]:
+        """The rows that the template writes, each with what it is in the example. Raises DataError."""
+        parts = self.stage.parts(example, self.options)
+        forged = any(self.control.are_in(part.messages, example.tools) for part in parts)
+        self.reader.counts[FORGED] += forged
+        made = [(row, part.role) for part in parts for row in self._render(part.messages, example.tools, forged)]
+        if self.stage.together and len(made) != len(parts):
+            raise DataError("the chat template writes an answer of it as several rows, which belong to no pair")
         return made
 
     def _document(self, text: str) -> Row:
@@ -214,3 +219,13 @@ class Work:
         if media_of(messages):
             raise DataError("holds an image, video or audio, and no media processor is installed for this model")
         return rows
+
+
+def _refuse_half_characters(row: Row) -> None:
+    """Raise DataError for what no tokenizer takes: half of a surrogate pair, as a cut in the wrong place leaves it."""
+    for segment in row:
+        if not segment.text.isascii():
+            try:
+                segment.text.encode()
+            except UnicodeEncodeError as cause:
+                raise DataError("holds half of a surrogate pair, which is no character") from cause
