@@ -353,7 +353,7 @@ def test_rows_that_changed_since_the_checkpoint_are_refused(stream):
     state = rows.state(10)
     again = stream(build_text, {"a": texts("a", 6)}, packing=False, buffer_size=8)
     again.restore(state)
-    with pytest.raises(ftk.CheckpointError, match="a: row .* gives other rows than when the checkpoint was written"):
+    with pytest.raises(ftk.CheckpointError, match=r"a: row .* gives other rows than when the checkpoint was written"):
         take(again, 1)
 
 

@@ -17,6 +17,7 @@ import torch
 from accelerate.data_loader import BatchSamplerShard, SkipBatchSampler
 from ftk.run import Run
 from ftk.testing.runs import plan_in
+from ftk_data.sequences import TokenRows
 from ftk_training import checkpoints, trainer
 from ftk_training.streams import Stream
 from torch.utils.data import BatchSampler
@@ -80,7 +81,7 @@ def sequence(folder, num, **settings):
     return [row["input_ids"].tolist() for row in islice(rows, num)]
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_any_number_of_workers_gives_the_sequence_of_the_stream(ftk_run, tmp_path, dataset, seen, num_workers):
     settings = {**SETTINGS, "dataset": dataset, "gradient_accumulation_steps": 2}
     wanted = sequence(tmp_path, 24, **settings)
@@ -126,6 +127,20 @@ def test_a_resume_reads_no_row_twice_but_those_of_the_buffer(ftk_run, tmp_path, 
     assert report(folder)["num_rows"] == 12
 
 
+def test_a_resume_without_streaming_makes_none_of_the_earlier_rows(ftk_run, tmp_path, dataset, monkeypatch):
+    """They are passed over by their numbers."""
+    made = []
+    row = TokenRows.row
+    monkeypatch.setattr(TokenRows, "row", lambda self, index: made.append(index) or row(self, index))
+    settings = {**SETTINGS, "streaming": False, "per_device_train_batch_size": 1, "max_steps": 9, "dataset": dataset}
+    folder = ftk_run(**settings).folder
+    every = list(made)
+    made.clear()
+    interrupted(folder, 6)
+    ftk_run(**settings)
+    assert made == every[6:9]
+
+
 def interrupted(folder, step):
     for path in checkpoints.checkpoints_of(folder):
         if int(path.name.split("-")[1]) > step:
@@ -137,14 +152,16 @@ def interrupted(folder, step):
 def test_the_report_of_a_checkpoint_counts_what_was_trained(ftk_run, tmp_path, dataset, monkeypatch):
     reports = []
     save = Stream.save
-    monkeypatch.setattr(Stream, "save", lambda self, folder: (save(self, folder), reports.append(report(folder.parent))))
+    monkeypatch.setattr(
+        Stream, "save", lambda self, folder: (save(self, folder), reports.append(report(folder.parent)))
+    )
     folder = ftk_run(**SETTINGS, dataset=dataset, val_size=2, eval_strategy="steps", eval_steps=3).folder
     assert [one["num_rows"] for one in reports] == [4, 8, 12]
     told = report(folder)
     assert told == reports[-1]
     assert told["datasets"] == {"uneven": {"rows_read": 7, "rows_used": 7}}
     log = [json.loads(line) for line in (folder / "trainer_log.jsonl").read_text().splitlines()]
-    assert told["num_tokens"] == log[-1]["num_tokens"]
+    assert told["num_tokens"] == max(line.get("num_tokens", 0) for line in log)
     assert sum("eval_loss" in line for line in log) == 2
 
 
@@ -157,12 +174,12 @@ def test_disable_shuffling_keeps_the_order_of_the_file(tmp_path, dataset):
 
 
 def test_without_max_steps_the_error_is_one_line(ftk_run, dataset):
-    with pytest.raises(ftk.ConfigError, match=r"^the test: streaming: true: needs max_steps, because a stream has no"):
+    with pytest.raises(ftk.ConfigError, match=r"^the test: streaming: True: needs max_steps, because a stream has no"):
         ftk_run(**{**SETTINGS, "max_steps": -1}, dataset=dataset)
 
 
 def test_grouping_by_length_is_refused(ftk_run, dataset):
-    with pytest.raises(ftk.ConfigError, match="train_sampling_strategy: .*needs the lengths of all rows"):
+    with pytest.raises(ftk.ConfigError, match=r"train_sampling_strategy: .*needs the lengths of all rows"):
         ftk_run(**SETTINGS, dataset=dataset, train_sampling_strategy="group_by_length")
 
 
@@ -216,6 +233,6 @@ def test_two_processes_go_on_where_one_stopped_and_train_the_same(ftk_run, tmp_p
     arguments = [*command, json.dumps(settings), str(tmp_path)]
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert losses(tmp_path / "two") == pytest.approx(wanted[2:], rel=1e-3)
+    assert losses(tmp_path / "two") == pytest.approx(wanted[2:], rel=1e-4)
     states = [json.loads((folder / "checkpoint-6" / "stream.json").read_text()) for folder in (one, tmp_path / "two")]
     assert states[0] == states[1]

@@ -69,11 +69,13 @@ class StreamRows:
         """
         self._begun = self._course(None)
         sources = self._begun.sources
-        if all([source.look().last for source in sources]) and not any(source.has_more() for source in sources):
+        lasts = [source.look().last for source in sources]  # every one of them has to look
+        if all(lasts) and not any(source.has_more() for source in sources):
             raise DataError(f"train: no row is left to train on{why(sources)}")
 
     def __iter__(self) -> Iterator[RowDict]:
         """The rows after those that a restored state has given out; they are made in a thread, a little ahead."""
+        self.close()
         self._begin()
         course, self._begun = self._begun or self._course(self._start if self._num else None), None
         self._ahead = ahead = Ahead(course, lambda item: item[0].num_tokens + ROW, AHEAD)
