@@ -228,7 +228,7 @@ def test_a_shard_that_another_process_gave_up_is_made_after_the_last(small, expe
     ("host", "process", "age", "taken"),
     [
         (None, 2**22 + 1, 0, True),  # beyond the largest number of a process
-        (None, os.getpid(), 0, True),  # this number, but another beginning: it has been given again
+        (None, None, 0, True),  # this process's number, but another beginning: it has been given again
         ("elsewhere", 1, 0, False),
         ("elsewhere", 1, 2 * shards.STALE, True),
     ],
@@ -236,7 +236,7 @@ def test_a_shard_that_another_process_gave_up_is_made_after_the_last(small, expe
 def test_abandoned_claims_are_taken_over(host, process, age, taken, tmp_path):
     made = Shards(tmp_path)
     claim = tmp_path / "000000.claim"
-    claim.write_text(json.dumps([host or socket.gethostname(), process, "1"]))
+    claim.write_text(json.dumps([host or socket.gethostname(), process or os.getpid(), "1"]))
     os.utime(claim, (time.time() - age,) * 2)
     assert made.claim(0) is taken
     if taken:

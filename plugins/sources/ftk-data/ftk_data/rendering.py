@@ -40,6 +40,9 @@ class Renderer(Protocol):
     def prompt_text(self, messages: Sequence[Message], tools: Tools = ()) -> str:
         """The text that a model continues with its answer. Encode it with ``add_special_tokens=False``."""
 
+    def read(self, text: str, tools: Tools = ()) -> Message:
+        """A model's answer taken apart into content, reasoning and calls; what cannot be told apart stays content."""
+
     def jinja(self) -> str:
         """The Jinja chat template that renders the same, to be saved with the model."""
 
@@ -78,6 +81,7 @@ def declared(
         saved=without_marks(source),
         stop_words=spec.stop,
         knows_tools=bool(tools or spec.source),
+        dialects=(tools,) if tools else (),
     )
 
 
