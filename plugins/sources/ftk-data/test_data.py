@@ -212,6 +212,11 @@ def test_interleave_probs_set_the_shares():
     assert order.tolist() == mixed([10_000, 10_000], options, 7).tolist()
 
 
+@pytest.mark.parametrize("strategy", ["interleave_under", "interleave_over", "interleave_once"])
+def test_a_set_without_a_share_is_never_drawn(strategy):
+    assert mixed([3, 2], DataOptions(mix_strategy=strategy, interleave_probs="1,0"), 0).tolist() == [0, 1, 2]
+
+
 def test_interleave_probs_need_one_number_each():
     options = DataOptions(mix_strategy="interleave_under", interleave_probs=[0.5, 0.3, 0.2])
     with pytest.raises(ftk.ConfigError, match="3 numbers for 2 data sets"):
@@ -235,6 +240,17 @@ def test_val_size_gives_eval_what_train_does_not_have(make_run, tokenizer, repor
 
 def test_an_eval_that_nobody_asked_for_is_empty(make_run):
     assert len(build_chat(make_run(), "eval")) == 0
+
+
+def test_each_data_set_is_evaluated_on_what_was_set_aside_of_it(make_run, tmp_path):
+    file = str(tmp_path / "rows.jsonl")
+    both = [{"name": "one", "file_name": file}, {"name": "two", "file_name": file, "num_samples": 3}]
+    run = make_run(dataset=both, val_size=3, eval_on_each_dataset=True)
+    train, held = build_chat(run, "train"), build_chat(run, "eval")
+    assert sum(map(len, held.values())) == 3
+    assert len(train) == 4 + 3 - 3
+    given = make_run(eval_dataset=both, eval_on_each_dataset=True)
+    assert {name: len(rows) for name, rows in build_chat(given, "eval").items()} == {"one": 4, "two": 3}
 
 
 def test_max_samples_and_num_samples_choose_rows(make_run, tmp_path):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from ftk import DataError
+from ftk.opening import read_settings
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -27,7 +28,8 @@ def make_report(config: str, words: Sequence[str]) -> dict[str, Any]:
 
     Raises FtkError subclasses; DataError for data that would stop the run.
     """
-    with opened_data(config, words) as opened, quiet(), without_counts():
+    # a stream has no end to report on; the same rows made beforehand have
+    with opened_data(config, [*words, *_not_streamed(config, words)]) as opened, quiet(), without_counts():
         lengths = {split: lengths_of(opened.run.rows(split)) for split in SPLITS}
         made = opened.report()
         limit = opened.run.value("cutoff_len") if "cutoff_len" in opened.run.plan.registry.options else None
@@ -36,6 +38,11 @@ def make_report(config: str, words: Sequence[str]) -> dict[str, Any]:
             raise DataError(f"{split}: none of the {report['num_tokens']} tokens is trained")
         report.update(cutoff_len=limit, lengths=histogram(lengths[split]))
     return made
+
+
+def _not_streamed(config: str, words: Sequence[str]) -> list[str]:
+    settings, _ = read_settings(config, words)
+    return ["--streaming", "false"] if "streaming" in settings else []
 
 
 def lengths_of(rows: Iterable[Mapping[str, Any]]) -> list[int]:

@@ -35,11 +35,12 @@ def _interleaved(
     """Draw from the sets in turn, or by their shares; what ends it is the strategy's difference."""
     turns = _turns(len(sizes), shares, seed)
     taken = [0] * len(sizes)
-    used_up = {which for which, size in enumerate(sizes) if not size}
+    drawn = [which for which in range(len(sizes)) if shares is None or shares[which]]
+    used_up = {which for which in drawn if not sizes[which]}
     order: list[int] = []
-    while len(used_up) < len(sizes) and not (strategy == "interleave_under" and used_up):
+    while len(used_up) < len(drawn) and not (strategy == "interleave_under" and used_up):
         which = next(turns)
-        if not sizes[which] or (strategy == "interleave_once" and which in used_up):
+        if which not in drawn or not sizes[which] or (strategy == "interleave_once" and which in used_up):
             continue
         order.append(int(offsets[which]) + taken[which] % sizes[which])
         taken[which] += 1

@@ -103,6 +103,7 @@ class Reader:
 
     def bad(self, reason: str, cause: Exception | None = None) -> None:
         """Stop at a malformed row, or count it."""
+        reason = reason.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair could not be shown
         if self.options.on_bad_row == "error":
             raise DataError(f"{reason}. Mend the row, or say --on_bad_row skip") from cause
         self.counts[SKIPPED] += 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -95,9 +95,23 @@ def _built(run: Run, split: str, stage: Stage, options: DataOptions) -> Made:
         return streaming.stream(run, stage, options, fitting)
     part = _part(run, split, stage, fitting)
     if split == "eval" and options.eval_on_each_dataset and len(part.datasets) > 1:
-        alone = {one.name: Part(one.store, _units(one.store, stage), (one,)) for one in part.datasets}
-        return {name: _published(run, f"eval {name}", one, stage, options) for name, one in alone.items()}
+        return {
+            one.datasets[0].name: _published(run, f"eval {one.datasets[0].name}", one, stage, options)
+            for one in _each(part, stage, whole=bool(run.datasets("eval")))
+        }
     return _published(run, split, part, stage, options)
+
+
+def _each(part: Part, stage: Stage, *, whole: bool) -> Iterator[Part]:
+    """The rows of each data set by itself: all of them, or those that were set aside."""
+    first = 0
+    for one in part.datasets:
+        last = first + len(one.store)
+        aside = part.order[(part.order >= first) & (part.order < last)] - first
+        order = _units(one.store, stage) if whole else aside
+        if len(order):
+            yield Part(one.store, order, (one,))
+        first = last
 
 
 def _in_blocks(options: DataOptions) -> bool:
