@@ -19,7 +19,7 @@ BINS = 10
 WIDTH = 40
 """Characters of the longest bar."""
 
-NUMBERS = ("rows_read", "num_rows", "num_tokens", "num_trained_tokens", "longest_row")
+NUMBERS = ("rows_read", "rows_used", "num_rows", "num_tokens", "num_trained_tokens", "longest_row")
 """What a data set's report always has; every other number in it says why rows went or changed."""
 
 
