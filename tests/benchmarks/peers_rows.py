@@ -114,7 +114,7 @@ def tasks(pythons: Mapping[str, str], dataset: str, packing: bool, workers: list
 
 
 def compare(all_tasks: list[Task], results: Mapping[Task, list[Result]]) -> None:
-    """A line for each pipeline: medians and counts; below a peer's, its ratios by ftk with as many workers or threads."""
+    """A line for each pipeline: medians and counts; below, ratios by ftk with as many workers."""
     for task in all_tasks:
         mine = results[task]
         alike = [one for one in all_tasks if one.pipeline == "ftk" and max(one.threads, one.workers) == task.workers]
