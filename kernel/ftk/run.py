@@ -261,8 +261,10 @@ class Record:
         }
 
     def update(self, **facts: Any) -> None:
-        """Add facts and write the file."""
+        """Add facts and write the file; of several processes the first one does."""
         self.content.update(rundir.plain(facts))
+        if os.environ.get("RANK", "0") != "0":
+            return
         rundir.write_text(self.path, json.dumps(self.content, indent=2, ensure_ascii=False) + "\n")
 
 

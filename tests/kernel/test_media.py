@@ -182,3 +182,10 @@ def test_the_record_says_which_processor_was_used(model, tmp_path, monkeypatch):
     assert record["plugins"]["ftk-eyes"] == "1.0"
     assert "ftk-ears" not in record["plugins"]
     assert record["options"]["eye_pixels"] == 25
+
+
+def test_of_several_processes_the_first_one_keeps_the_record(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(rundir, "library_versions", lambda distributions: {})
+    monkeypatch.setenv("RANK", "1")
+    assert execute(plan_of(tmp_path, eye_pixels=25)) == {"seen": 25}
+    assert not (tmp_path / "out" / "run.json").exists()

@@ -84,6 +84,13 @@ def test_a_folder_is_loaded_without_opening_a_socket(folder, monkeypatch):
     assert run.model(trainable=False)
 
 
+def test_text_that_spells_a_control_token_can_be_kept_text():
+    """ftk-data's tests hold what the flag does to rows and prompts."""
+    plain = answering("ftk://tiny-chat").tokenizer
+    literal = answering("ftk://tiny-chat", "--split_special_tokens", "true").tokenizer
+    assert (plain.split_special_tokens, literal.split_special_tokens) == (False, True)
+
+
 @pytest.fixture(scope="module")
 def seeing():
     return Path(answering("ftk://random/llava").model_path)

@@ -17,6 +17,6 @@ def ftk_trainers() -> Iterable[ftk.Trainer]:
         rows="ftk_data.rows:build_text",
         examples="text",
         options=(DataOptions, TrainingOptions),
-        uses=tuple(kind for kind in ftk.Trainer.uses if kind != "template"),
+        uses=tuple(kind for kind in ftk.Trainer.uses if kind not in ("template", "media")),
         summary="Pre-training: go on with plain text",
     )

@@ -12,6 +12,6 @@ def ftk_commands() -> Iterator[ftk.Command]:
     yield ftk.Command(
         "chat",
         target="ftk_chat.command:chat",
-        uses=("model_loader", "quantizer", "model_patch", "adapter", "template", "engine"),
+        uses=("model_loader", "quantizer", "model_patch", "adapter", "template", "media", "engine"),
         summary="Talk to a model, or to what a run has made of it.",
     )

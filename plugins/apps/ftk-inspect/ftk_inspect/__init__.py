@@ -18,6 +18,6 @@ def ftk_commands() -> Iterator[ftk.Command]:
     yield ftk.Command(
         "data",
         target="ftk_inspect.data_command:data",
-        uses=("model_loader", "source", "converter", "template", "trainer"),
+        uses=("model_loader", "source", "converter", "template", "media", "trainer"),
         summary="Look at the rows that a run would train, and at what became of the data.",
     )

@@ -25,6 +25,9 @@ class HfOptions:
     trust_remote_code: bool = ftk.option(
         False, help="Run the Python code that a model brings along. Read it first: it can do whatever you can."
     )
+    split_special_tokens: bool = ftk.option(
+        False, help="Read what looks like a control token in the data as text, so that no row can forge a turn."
+    )
     flash_attn: Literal["auto", "disabled", "sdpa", "fa2", "fa3"] = ftk.option(
         "auto", help="Attention: auto is transformers' choice, disabled is plain, fa2 and fa3 need their packages."
     )

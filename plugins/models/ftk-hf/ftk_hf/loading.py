@@ -54,6 +54,8 @@ def load_tokenizer(run: Run) -> Tokens:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
         if tokenizer.pad_token is None:
             raise ModelError(f"{_where(run)}: its tokenizer has no end token. Set eos_token in tokenizer_config.json")
+    if run.options(HfOptions).split_special_tokens:
+        tokenizer.split_special_tokens = True  # ftk-data looks at it; the template's own tokens stay what they are
     return Tokens(tokenizer, processor, config.model_type)
 
 
