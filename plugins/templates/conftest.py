@@ -22,12 +22,13 @@ def rows_of(file):
 class NoTokenizer:
     """What a renderer asks of a tokenizer."""
 
-    def __init__(self, bos_token, eos_token):
+    def __init__(self, bos_token, eos_token, added=()):
+        self.added = added
         tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self.special_tokens_map = {key: value for key, value in tokens.items() if value is not None}
 
     def get_added_vocab(self):
-        return {}
+        return {token: number for number, token in enumerate(self.added)}
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +38,11 @@ def _frozen_clock(monkeypatch):
 
 @pytest.fixture
 def make_renderer():
-    """``make_renderer(spec, bos_token, eos_token, **template options)``."""
+    """``make_renderer(spec, bos_token, eos_token, added, **template options)``; ``added`` are the tokenizer's own."""
 
-    def make(spec, bos_token=None, eos_token=None, **options):
+    def make(spec, bos_token=None, eos_token=None, added=(), **options):
         thinking = options.get("enable_thinking", UNSET)
-        return declared(spec, NoTokenizer(bos_token, eos_token), TemplateOptions(**options), thinking)
+        return declared(spec, NoTokenizer(bos_token, eos_token, added), TemplateOptions(**options), thinking)
 
     return make
 

@@ -150,6 +150,17 @@ def test_each_answer_is_trained_after_its_prompt_with_the_end_token(make_rendere
     assert made.stop[:3] == ("</s>" if name == "chatglm3" else EOS, "<|user|>", "<|observation|>")
 
 
+def test_an_answer_ends_with_the_token_that_the_next_turn_begins_with(make_renderer):
+    made = make_renderer(SPECS["glm4"], None, EOS, added=("<|user|>", "<|observation|>", "<|assistant|>", EOS))
+    (row,) = made.render(PLAIN)
+    trained = [segment.text for segment in row if segment.trained]
+    assert [text.endswith("<|user|>") for text in trained] == [True] * (len(trained) - 1) + [False]
+    assert trained[-1].endswith(EOS)
+    assert "".join(segment.text for segment in row).count("<|user|>") == len(trained)
+    called = [text for row in made.render(LOOKED, TOOLS) for text, learnt, *_ in row if learnt]
+    assert called[0].endswith("<|observation|>")
+
+
 def test_glm4_moe_trains_the_last_thought_and_drops_earlier_ones(make_renderer):
     made = make_renderer(SPECS["glm4_moe"], None, EOS)
     assert answers_of(made.render(HISTORY)) == [

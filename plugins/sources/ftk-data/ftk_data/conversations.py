@@ -142,6 +142,10 @@ class JinjaRenderer:
         held = rest = ""
         for number in trained:
             answer = self._finder.answer(turns, number, self._thinking(turns.messages[number]))
+            if rows and (word := self._ended_by(held, answer.prompt)):
+                last = rows[-1][-1]
+                rows[-1][-1] = last._replace(text=last.text.removesuffix(self.habits.missing) + word)
+                held = held.removesuffix(self.habits.missing) + word
             if not rows or not answer.prompt.startswith(held):
                 if rows:
                     rows[-1].append(Segment(rest, False))
@@ -155,6 +159,15 @@ class JinjaRenderer:
             rest = whole[len(held) :] if whole.startswith(held) else rest
         rows[-1].append(Segment(rest, False))
         return [[segment for segment in row if segment.text] for row in rows]
+
+    def _ended_by(self, held: str, prompt: str) -> str:
+        """The stop word with which the next turn ends an answer, where the template writes none after it (GLM-4)."""
+        missing = self.habits.missing
+        if not missing or not held.endswith(missing) or not prompt.startswith(held.removesuffix(missing)):
+            return ""
+        following = prompt[len(held) - len(missing) :]
+        words = (word for word in self.stop_words if word in self.special)  # one token, as a model ends its answer
+        return next((word for word in words if following.startswith(word)), "")
 
     def _thinking(self, message: Message) -> Any:
         return bool(reasoning_of(message)) if self.thinking is None else self.thinking

@@ -99,7 +99,9 @@ def _stop(
         return _last_of(stop, tail, between, ends, eos), ""
     earlier = stop_in(between, ends, first, eos)
     if eos and not earlier:
-        log.warning("the chat template writes no stop token; each answer gets %s and its own row", eos)
+        log.warning(
+            "the chat template writes no stop token, so %s ends an answer that no token of the next turn ends", eos
+        )
     return "", earlier or eos
 
 

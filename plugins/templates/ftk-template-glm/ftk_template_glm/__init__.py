@@ -1,7 +1,7 @@
 """The GLM families of Zhipu: ChatGLM3, GLM-4, GLM-Z1, GLM-4.5 to 4.7, their vision models, and Aeva.
 
 Nothing ends an answer in their conversations: the first token of the next turn does. So these templates have no
-``generation`` marks, and each trained answer gets the end token of the tokenizer, in a row of its own.
+``generation`` marks; that token is trained as the end of an answer, the end token of the tokenizer after the last.
 """
 
 from dataclasses import replace
