@@ -109,33 +109,36 @@ def ftk_quantizers() -> Iterable[specs.Quantizer]:
     """Ways to load a base model in few bits.
 
     Called once at discovery, gets nothing, yields :class:`ftk.Quantizer`. Chosen by ``quantization_method: NAME``, the
-    default one by ``quantization_bit`` alone. The target ``configure(run)`` returns the quantization config that the
-    model loader hands to ``from_pretrained``.
+    default one by ``quantization_bit`` alone, or by a model whose files are quantised already with one of its
+    ``methods``. The target ``configure(run)`` returns the quantization config that the model loader hands to
+    ``from_pretrained``; a method that transformers does not know registers a quantizer with it
+    (``transformers.quantizers.register_quantizer``), as ``ftk-hqq`` does. ``dequantize(model, run)`` gives the model
+    plain weights, into which adapters can be merged.
 
-    ``ftk_hqq_small.py``, reached by ``quantization_bit: 4`` and ``quantization_method: hqq-small``::
+    ``ftk_quanto_small.py``, reached by ``quantization_bit: 2`` and ``quantization_method: quanto-small``::
 
         import ftk
 
         def configure(run):
-            from transformers import HqqConfig
+            from transformers import QuantoConfig
 
-            return HqqConfig(nbits=run.value("quantization_bit"), group_size=32)
+            return QuantoConfig(weights=f"int{run.value('quantization_bit')}")
 
         @ftk.hookimpl
         def ftk_quantizers():
-            yield ftk.Quantizer("hqq-small", target="ftk_hqq_small:configure", bits=(2, 3, 4, 8), requires=("hqq",),
-                                summary="HQQ in groups of 32")
+            yield ftk.Quantizer("quanto-small", target="ftk_quanto_small:configure", bits=(2, 4), extra="backend",
+                                requires=("optimum.quanto",), excludes=("adapter:full",), summary="Quanto in few bits")
     """
     return ()
 
 
 @hookspec
 def ftk_model_patches() -> Iterable[specs.ModelPatch]:
-    """Changes to a model's config before it is loaded, or to the model after.
+    """Changes to a tokenizer, to a model's config before it is loaded, or to the model after.
 
     Called once at discovery, gets nothing, yields :class:`ftk.ModelPatch`. A patch takes part when its ``switch`` is
-    on, several in the YAML's order. ``config_target(config, run)`` returns the config; ``target(model, run)`` returns
-    the model, before the adapter.
+    on, several in the YAML's order. ``tokens_target(tokens, run)`` returns the tokenizer and processor,
+    ``config_target(config, run)`` the config, ``target(model, run)`` the model, before the adapter.
 
     ``ftk_attention_dropout.py``, reached by ``attention_dropout: 0.1``::
 

@@ -5,7 +5,7 @@ Making a plan imports no target and reads no data; it is what ``ftk run --dry-ru
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from ftk.registry import Registry
 from ftk.specs import KINDS, Command, Kind, ModelLoader, Quantizer, Spec, Trainer
 
 T = TypeVar("T")
+NOTHING_TO_DO = "only opens models whose files are quantised already. Take quantization_bit out"
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,61 @@ class Plan:
         return tuple(record for _, record in sorted(records.items()))
 
     def taking(self, spec: Spec) -> Plan:
-        """This plan with a spec that the model has chosen."""
-        return replace(self, chosen={**self.chosen, spec.kind: (spec,)})
+        """This plan with a spec that the model has chosen. Raises ConfigError for what does not go together with it."""
+        plan = replace(self, chosen={**self.chosen, spec.kind: (spec,)})
+        known = plan.registry.options
+        conditions = Conditions(plan.registry, plan.chosen, lambda key: plan.value(key) if key in known else None)
+        raise_all(
+            ConfigError(f"{plan.given[what].where if what in plan.given else plan.config}: {said}")
+            for what, said in conditions.refusals(plan.given, plan.options)
+        )
+        return plan
 
     def shown(self, key: str) -> Any:
         """The value of a key with secrets masked, for whatever is shown or saved."""
         value = self.value(key)
         return "***" if self.registry.options[key].secret and value else value
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What specs and options say of each other, held against what is chosen and against ``value`` of a key."""
+
+    registry: Registry
+    chosen: Mapping[str, tuple[Spec, ...]]
+    value: Callable[[str], Any]
+
+    def met(self, condition: str) -> bool:
+        """``kind:name`` or anything of ``kind`` is chosen, ``key`` is on, ``key=value`` or ``key>number`` holds."""
+        kind, colon, name = condition.partition(":")
+        if condition in self.registry.kinds:
+            return bool(self.chosen.get(condition))
+        if colon:
+            return any(spec.name == name for spec in self.chosen.get(kind, ()))
+        key, more, number = condition.partition(">")
+        if more:
+            value = self.value(key) or 0
+            return float(len(value) if isinstance(value, tuple | list) else value) > float(number)
+        key, equals, text = condition.partition("=")
+        return bool(self.value(key) == parse_value(text)) if equals else is_on(self.value(key))
+
+    def refusals(self, given: Settings, options: Iterable[type]) -> Iterator[tuple[str, str]]:
+        """(spec or key, what is wrong) for every chosen spec and every option that was set."""
+        for specs in self.chosen.values():
+            for spec in specs:
+                yield from self._held(spec.id, spec)
+        for key, setting in given.items():
+            option = self.registry.options[key]
+            if option.owner in options and is_on(setting.value) and setting.value != option.default:
+                yield from self._held(key, option)
+
+    def _held(self, what: str, declared: Spec | OptionField) -> Iterator[tuple[str, str]]:
+        for condition in declared.excludes:
+            if self.met(condition):
+                yield what, f"{what} and {condition} exclude each other. Take one out"
+        for condition in declared.needs:
+            if not self.met(condition):
+                yield what, f"{what} needs {condition}"
 
 
 def make_plan(
@@ -180,7 +229,7 @@ class _Planner:
             trainer = cast("Trainer", self.chosen["trainer"][0]) if self.chosen.get("trainer") else Trainer("none")
             self.uses = trainer.uses
         for name, kind in self.registry.kinds.items():
-            if self.is_met(kind.within) if kind.within else name in self.uses:
+            if self.conditions.met(kind.within) if kind.within else name in self.uses:
                 self.choose_kind(name, kind)
         if "model_loader" in self.uses and not self.effective("model_name_or_path"):
             self.errors.append(self.at("model_name_or_path", "not set. Give a folder or the name of a model"))
@@ -273,37 +322,19 @@ class _Planner:
 
     def refuse_combinations(self) -> None:
         """Hold every chosen spec and every option that was set against its ``excludes`` and ``needs``."""
-        for specs in self.chosen.values():
-            for spec in specs:
-                self.hold(spec.id, spec.excludes, spec.needs)
         bits = self.effective("quantization_bit")
         for quantizer in cast("tuple[Quantizer, ...]", self.chosen.get("quantizer", ())):
-            if quantizer.bits and bits not in quantizer.bits:
+            if bits not in quantizer.bits:
                 can = ", ".join(map(str, quantizer.bits))
-                self.errors.append(self.at("quantization_bit", f"{bits}: {quantizer.name} can do {can}"))
-        for key, setting in self.given.items():
-            option = self.registry.options[key]
-            if option.owner in self.options and is_on(setting.value) and setting.value != option.default:
-                self.hold(key, option.excludes, option.needs)
+                why = f"{quantizer.name} can do {can}" if can else f"{quantizer.name} {NOTHING_TO_DO}"
+                self.errors.append(self.at("quantization_bit", f"{bits}: {why}"))
+        for what, said in self.conditions.refusals(self.given, self.options):
+            where = self.settings[what].where if what in self.settings else self.config
+            self.errors.append(ConfigError(f"{where}: {said}"))
 
-    def hold(self, what: str, excludes: Iterable[str], needs: Iterable[str]) -> None:
-        where = self.settings[what].where if what in self.settings else self.config
-        for condition in excludes:
-            if self.is_met(condition):
-                self.errors.append(ConfigError(f"{where}: {what} and {condition} exclude each other. Take one out"))
-        for condition in needs:
-            if not self.is_met(condition):
-                self.errors.append(ConfigError(f"{where}: {what} needs {condition}"))
-
-    def is_met(self, condition: str) -> bool:
-        """``kind:name`` or anything of ``kind`` is chosen, ``key`` is on, or ``key=value`` holds."""
-        kind, colon, name = condition.partition(":")
-        if condition in self.registry.kinds:
-            return bool(self.chosen.get(condition))
-        if colon:
-            return any(spec.name == name for spec in self.chosen.get(kind, ()))
-        key, equals, value = condition.partition("=")
-        return bool(self.effective(key) == parse_value(value)) if equals else is_on(self.effective(key))
+    @property
+    def conditions(self) -> Conditions:
+        return Conditions(self.registry, self.chosen, self.effective)
 
     def note_without_effect(self) -> None:
         read = {key for specs in self.chosen.values() for spec in specs for key in spec.reads}

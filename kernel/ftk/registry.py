@@ -120,6 +120,12 @@ class Registry:
             raise PluginError(f"several plugins want to be the default {kind}: {who}. Name one in the YAML")
         return claims[0] if claims else None
 
+    def lacks(self, entry: str, what: str) -> None:
+        """Raises PluginError when the index knows a first-party plugin for ``what`` that cannot be used here."""
+        if owner := first_party_index()["installed"].get(entry):
+            trouble = self.trouble_with(owner) or f"{owner}, which is not installed. pip install {owner}"
+            raise PluginError(f"{what} needs {trouble}")
+
     def _why_missing(self, kind: str, name: str) -> str:
         if clash := self.contested.get(f"{kind}:{name}"):
             return str(clash)

@@ -19,7 +19,7 @@ from ftk import rundir
 from ftk.entries import PlannedDataset
 from ftk.errors import ConfigError, FtkError, PluginError
 from ftk.plan import Plan
-from ftk.specs import Adapter, ChatTemplate, Engine, MediaProcessor, ModelLoader, ModelPatch, Spec, Trainer
+from ftk.specs import Adapter, ChatTemplate, Engine, MediaProcessor, ModelLoader, ModelPatch, Quantizer, Spec, Trainer
 from ftk.types import Example, Loader, MediaEncoder, Metrics, Rows, RunningEngine, RunningTracker, Tokens
 
 T = TypeVar("T")
@@ -110,7 +110,11 @@ class Run:
 
     @cached_property
     def tokens(self) -> Tokens:
-        return self._loader.load_tokenizer(self)
+        tokens = self._loader.load_tokenizer(self)
+        for spec in self.plan.chosen.get("model_patch", ()):
+            if cast("ModelPatch", spec).tokens_target:
+                tokens = spec.load("tokens_target")(tokens, self)
+        return tokens
 
     @property
     def tokenizer(self) -> Any:
@@ -121,6 +125,15 @@ class Run:
     def processor(self) -> Any:
         """The processor of a model that sees or hears, else None."""
         return self.tokens.processor
+
+    @cached_property
+    def model_config(self) -> Any:
+        """The base model's config as its files have it (transformers' ``PreTrainedConfig``); not to be changed.
+
+        None when the loader has no ``load_config``.
+        """
+        read = getattr(self._loader, "load_config", None)
+        return read(self) if read else None
 
     @cached_property
     def media(self) -> MediaEncoder | None:
@@ -140,10 +153,14 @@ class Run:
         if not serving:
             return None
         spec = registry.find(kind, *serving)
+        self._take(spec)
+        return cast("MediaEncoder", spec.load()(self))
+
+    def _take(self, spec: Spec) -> None:
+        """Let a spec that the model has chosen take part in the run."""
         self.plan = self.plan.taking(spec)
         if self._record is not None:
             self.record(**facts(self.plan))
-        return cast("MediaEncoder", spec.load()(self))
 
     @property
     def template(self) -> ChatTemplate:
@@ -165,6 +182,33 @@ class Run:
         """What the chosen quantizer hands to ``from_pretrained``; None without one."""
         spec = self.plan.one("quantizer")
         return spec.load()(self) if spec else None
+
+    def stored_quantization(self, stored: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The quantization config of a model whose files are quantised already, as this run wants it.
+
+        The quantizer that answers for its ``quant_method`` takes part in the run from here on. One that no plugin
+        answers for comes back as it is. Raises FtkError for a missing plugin or back end, and for what excludes it.
+        """
+        method, kind, registry = str(stored.get("quant_method")), Quantizer.kind, self.plan.registry
+        serving = [name for name, one in registry.specs(kind).items() if method in cast("Quantizer", one).methods]
+        if not serving:
+            registry.lacks(f"stored:{method}", f"a model whose files are quantised with {method}")
+            return stored
+        spec = cast("Quantizer", registry.find(kind, serving[0]))
+        self._take(spec)
+        return cast("Mapping[str, Any]", spec.load("stored_target")(self, stored)) if spec.stored_target else stored
+
+    def dequantized(self, model: Any) -> Any:
+        """``model`` with plain weights in place of quantised ones, by its quantizer; as it is when it has none.
+
+        Raises PluginError when the quantizer cannot do that.
+        """
+        spec = cast("Quantizer | None", self.plan.one("quantizer"))
+        if spec is None:
+            return model
+        if not spec.dequantize:
+            raise PluginError(f"{spec.name} cannot make plain weights of quantised ones")
+        return spec.load("dequantize")(model, self)
 
     def patch_config(self, config: Any) -> Any:
         """The model's config with every chosen patch applied. Loaders call it before they load."""

@@ -32,7 +32,8 @@ class Spec:
     default: chosen when the YAML names none of its kind.
     requires: import names that must be installed, checked without importing: ``("vllm",)``.
     extra: the extra that brings them: ``pip install "ftk-vllm[backend]"``.
-    excludes, needs: conditions on the rest of the run: ``"adapter:lora"``, ``"use_galore"`` or ``"packing=true"``.
+    excludes, needs: conditions on the rest of the run: ``"adapter:lora"``, ``"quantizer"`` for any of a kind,
+        ``"use_galore"``, ``"packing=true"``, or ``"adapter_name_or_path>1"`` for more than one.
     """
 
     kind: ClassVar[str] = ""
@@ -108,21 +109,34 @@ class ModelLoader(Spec):
 class Quantizer(Spec):
     """Target: ``configure(run) -> quantization config`` that the loader hands to ``from_pretrained``.
 
-    bits: the values of ``quantization_bit`` that it can do.
+    bits: the values of ``quantization_bit`` that it can do; none when it only opens what is quantised already.
+    methods: the ``quant_method`` of models whose files are quantised already and which it answers for. No key asks for
+        it then: the run takes it when it meets such a model, and refuses what excludes it.
+    stored_target: ``adjust(run, stored) -> stored``, the quantization config of such a model as this run wants it. What
+        is not chosen by a key has no options of its own in the run, so it reads them with ``run.value``.
+    dequantize: ``dequantize(model, run) -> model`` with plain weights in place of the quantised ones, behind
+        ``run.dequantized(model)``: adapters are merged into those.
+    gpu: its back end needs an accelerator; loaders say so before anything is read.
     """
 
     kind: ClassVar[str] = "quantizer"
     bits: tuple[int, ...] = ()
+    methods: tuple[str, ...] = ()
+    stored_target: str | None = None
+    dequantize: str | None = None
+    gpu: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ModelPatch(Spec):
     """Target: ``patch(model, run) -> model``, after loading and before the adapter.
 
+    tokens_target: ``patch(tokens, run) -> tokens`` (:class:`ftk.Tokens`), before anything is tokenised.
     config_target: ``patch(config, run) -> config``, before loading.
     """
 
     kind: ClassVar[str] = "model_patch"
+    tokens_target: str | None = None
     config_target: str | None = None
 
 

@@ -167,15 +167,20 @@ class Tokens:
     """The tokenizer of a run and, for models that see or hear, the processor that owns it.
 
     model_type: the ``model_type`` of the model's config, by which its media processor is found.
+    added: the numbers of tokens that this run has added. Adapters let their embeddings learn.
     """
 
     tokenizer: Any
     processor: Any = None
     model_type: str = ""
+    added: tuple[int, ...] = ()
 
 
 class Loader(Protocol):
-    """What the target of a :class:`ftk.ModelLoader` offers (a module with these functions will do)."""
+    """What the target of a :class:`ftk.ModelLoader` offers (a module with these functions will do).
+
+    It may also have ``load_config(run)``, the model's config from its files, behind ``run.model_config``.
+    """
 
     def load_tokenizer(self, run: Run) -> Tokens:
         """The tokenizer (transformers' ``PreTrainedTokenizerBase``) and processor. Reads no weights."""

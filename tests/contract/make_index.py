@@ -38,6 +38,7 @@ def make_index() -> dict[str, dict[str, str]]:
             installed[f"{kind}:{name}"] = owner
             if field := getattr(spec, "field", ""):
                 installed[f"source-field:{field}"] = owner
+            installed |= {f"stored:{method}": owner for method in getattr(spec, "methods", ())}
             for cls in spec.option_classes:
                 owners = {key: registry.owner_of(option).distribution for key, option in fields_of(cls).items()}
                 installed |= owners | {old.key: next(iter(owners.values())) for old in replaced_by(cls)}

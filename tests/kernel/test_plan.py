@@ -4,7 +4,7 @@ import pytest
 from ftk.config import Setting
 from ftk.errors import ConfigError, FtkError, PluginError, Problems
 from ftk.options import fields_of
-from ftk.plan import make_plan
+from ftk.plan import Conditions, make_plan
 
 WORKS = {"model_name_or_path": "m", "dataset": "rows", "output_dir": "out"}
 
@@ -85,6 +85,8 @@ def test_selectors_choose_by_name_scheme_and_switch(registry):
         ({"finetuning_type": "other", "use_noise": True}, "adapter:other and optimizer:noisy exclude each other. Take"),
         ({"packing": True, "streaming": True, "learning_rate": 0.1}, "run.yaml:4: packing and streaming exclude each"),
         ({"quantization_bit": 3}, "run.yaml:4: quantization_bit: 3: squeeze can do 4, 8"),
+        ({"quantization_bit": 4, "quantization_method": "open"}, "quantization_bit: 4: open only opens models whose"),
+        ({"quantization_bit": 4, "targets": "q,v"}, "run.yaml: quantizer:squeeze and targets>1 exclude each other"),
         ({"streaming": True}, "run.yaml:4: streaming needs learning_rate=0.1"),
         ({"dataset": "nope"}, "run.yaml:2: dataset: nope is neither a name in data/dataset_info.json nor a file"),
         ({"dataset": "row"}, "nor a file. Did you mean rows?"),
@@ -100,6 +102,22 @@ def test_an_error_says_where_what_who_and_what_next(registry, values, said):
     message = error_of(registry, **values)
     assert said in message
     assert "\n" not in message
+
+
+def test_a_condition_may_be_a_kind_or_a_number_that_is_exceeded(registry):
+    conditions = Conditions(registry, plan_of(registry, quantization_bit=4).chosen, {"many": ("a", "b"), "n": 1}.get)
+    for met in ("quantizer", "quantizer:squeeze", "many>1", "n>0", "n=1"):
+        assert conditions.met(met), met
+    for unmet in ("optimizer", "quantizer:open", "many>2", "n>1", "nothing>0", "n=2"):
+        assert not conditions.met(unmet), unmet
+
+
+def test_what_the_model_chooses_is_held_against_the_rest(registry):
+    """A model whose files are quantised already is met when the plan has long been made."""
+    opener = registry.find("quantizer", "open")
+    assert plan_of(registry).taking(opener).one("quantizer") is opener
+    with pytest.raises(ConfigError, match=r"^run\.yaml: quantizer:open and adapter:other exclude each other"):
+        plan_of(registry, finetuning_type="other", rank=2).taking(opener)
 
 
 def test_all_errors_come_at_once(registry):

@@ -13,7 +13,7 @@ from ftk.plugins import PluginRecord, missing_packages
 from ftk.registry import Registry
 from ftk.specs import Spec
 
-CODE = ("target", "locate", "config_target", "rows", "tool_format")
+CODE = ("target", "locate", "tokens_target", "config_target", "rows", "tool_format", "stored_target", "dequantize")
 """The fields of specs that name code."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -34,11 +35,15 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "saves": ("adapter", "model"),
 }
 """Field → the words that it may hold."""
-GIVEN = {"source": "field", "quantizer": "bits", "media": "model_types", "optimizer": "switch", "model_patch": "switch"}
-"""Kind → the field without which no YAML can reach it."""
+GIVEN: Mapping[str, tuple[str, ...]] = {
+    "source": ("field",), "quantizer": ("bits", "methods"), "media": ("model_types",), "optimizer": ("switch",),
+    "model_patch": ("switch",),
+}  # fmt: skip
+"""Kind → the fields without any of which no YAML can reach it."""
 CALLS: Mapping[tuple[str, str], int] = {
-    ("model_loader", "locate"): 2, ("quantizer", "target"): 1, ("model_patch", "target"): 2,
-    ("model_patch", "config_target"): 2, ("adapter", "target"): 3, ("optimizer", "target"): 2, ("source", "target"): 2,
+    ("model_loader", "locate"): 2, ("quantizer", "target"): 1,
+    ("quantizer", "stored_target"): 2, ("quantizer", "dequantize"): 2, ("model_patch", "target"): 2,
+    ("model_patch", "config_target"): 2, ("model_patch", "tokens_target"): 2, ("adapter", "target"): 3, ("optimizer", "target"): 2, ("source", "target"): 2,
     ("converter", "target"): 2, ("template", "target"): 1, ("trainer", "target"): 1, ("trainer", "rows"): 2,
     ("media", "target"): 1, ("engine", "target"): 2, ("tracker", "target"): 1, ("launcher", "target"): 2,
 }  # fmt: skip
@@ -144,10 +149,10 @@ def _options_are_sound(plugin: Checked) -> str:
 def _names_known_keys(plugin: Checked) -> str:
     """A misspelt key in ``reads``, ``switch`` or a condition would never be noticed."""
     index = first_party_index()
-    known = {*plugin.registry.options, *index["installed"], *index["planned"]}
+    known = {*plugin.registry.options, *plugin.registry.kinds, *index["installed"], *index["planned"]}
     for spec in plugin.specs:
         conditions = [*spec.excludes, *spec.needs]
-        keys = [*spec.reads, *filter(None, [spec.switch]), *(one.partition("=")[0] for one in conditions)]
+        keys = [*spec.reads, *filter(None, [spec.switch]), *(re.split("[=>]", one)[0] for one in conditions)]
         for key in keys:
             kind = key.partition(":")[0] if ":" in key else ""
             if kind not in plugin.registry.kinds if kind else key not in known:
@@ -158,8 +163,8 @@ def _names_known_keys(plugin: Checked) -> str:
 def _can_be_chosen(plugin: Checked) -> str:
     """What the spec of each kind needs so that a YAML can reach it and a run can use it."""
     for spec in plugin.specs:
-        if (field := GIVEN.get(spec.kind)) and not getattr(spec, field):
-            raise CheckFailed(f"{spec.id}: give it {field}")
+        if (wanted := GIVEN.get(spec.kind, ())) and not any(getattr(spec, field) for field in wanted):
+            raise CheckFailed(f"{spec.id}: give it {' or '.join(wanted)}")
         for field, words in WORDS.items():
             if getattr(spec, field, words[0]) not in words:
                 raise CheckFailed(f"{spec.id}: {field} is one of {', '.join(words)}")

@@ -18,7 +18,7 @@ def ftk_adapters() -> Iterator[ftk.Adapter]:
         target="ftk_full:apply",
         saves="model",
         reads=("pure_bf16",),
-        excludes=("adapter_name_or_path", "quantization_bit"),
+        excludes=("adapter_name_or_path", "quantizer"),
         summary="Every weight learns; the result is a whole model",
     )
 

@@ -25,7 +25,7 @@ class LoraOptions:
     use_rslora: bool = ftk.option(False, help="Divide by the square root of the rank (Kalajdzievski 2023, eq. 9).")
     create_new_adapter: bool = ftk.option(
         False, help="Merge every adapter of adapter_name_or_path and train a new one instead of the last.",
-        needs=("adapter_name_or_path",),
+        needs=("adapter_name_or_path",), excludes=("quantizer",),
     )  # fmt: skip
 
 

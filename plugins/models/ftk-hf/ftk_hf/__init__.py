@@ -40,7 +40,26 @@ class HfOptions:
     train_from_scratch: bool = ftk.option(
         False,
         help="Start from random weights: only config.json and the tokenizer are read.",
-        excludes=("quantization_bit",),
+        excludes=("quantizer",),
+    )
+
+
+READABLE = (
+    "auto-round", "bitnet", "compressed-tensors", "fbgemm_fp8", "fp8", "fp_quant", "higgs", "mxfp4", "mxfp8", "nvfp4",
+    "quark", "sinq", "spqr", "vptq",
+)  # fmt: skip
+"""``quant_method`` of files that transformers reads with its own code or a package of theirs, and for which there is no
+plugin."""
+
+
+@ftk.hookimpl
+def ftk_quantizers() -> Iterator[ftk.Quantizer]:
+    yield ftk.Quantizer(
+        "stored",
+        stored_target="ftk_hf.quantised:as_stored",
+        methods=READABLE,
+        excludes=("adapter_name_or_path>1",),
+        summary="Files in other formats of few bits, as transformers reads them",
     )
 
 

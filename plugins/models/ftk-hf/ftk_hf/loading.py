@@ -22,6 +22,7 @@ from ftk_hf import HfOptions
 from ftk_hf.choosing import auto_class, load_processor, takes_media
 from ftk_hf.explaining import explained
 from ftk_hf.folders import check_folder, has_processor, has_weights, local_folder
+from ftk_hf.quantised import quantization, report
 
 if TYPE_CHECKING:
     from ftk.run import Run
@@ -39,8 +40,9 @@ def load_tokenizer(run: Run) -> Tokens:
     because rows carry their own labels and attention mask.
     Raises ModelError for whatever is missing, the weights included.
     """
-    config = _config(run)
+    config = load_config(run)
     folder = local_folder(run.model_path, _where(run))
+    quantization(run, config)
     with explained(_where(run)):
         processor = None
         if takes_media(config) and (folder is None or has_processor(folder)):
@@ -65,7 +67,10 @@ def load_model(run: Run) -> Any:
     Raises ModelError when it cannot be loaded, or when weights are missing that would otherwise be random.
     """
     options = run.options(HfOptions)
-    config = run.patch_config(copy.deepcopy(_config(run)))
+    config = run.patch_config(copy.deepcopy(load_config(run)))
+    stored, quantising = quantization(run, config)
+    if stored is not None:
+        config.quantization_config = stored
     arguments: dict[str, Any] = {"dtype": _dtype(run)}
     if options.flash_attn in ATTENTION:
         arguments["attn_implementation"] = ATTENTION[options.flash_attn]
@@ -75,7 +80,7 @@ def load_model(run: Run) -> Any:
         model, info = auto_class(config).from_pretrained(
             _name(run),
             config=config,
-            quantization_config=run.quantization_config(),
+            quantization_config=quantising,
             output_loading_info=True,
             **arguments,
             **_access(run),
@@ -88,6 +93,8 @@ def load_model(run: Run) -> Any:
             "Is it a whole language model?"
         )
     _compare_vocabularies(run, model)
+    if getattr(model, "quantization_method", None) is not None:
+        report(model, run.model_path)
     return model
 
 
@@ -102,7 +109,7 @@ def _random_model(run: Run, config: Any, arguments: dict[str, Any]) -> Any:
     return model
 
 
-def _config(run: Run) -> Any:
+def load_config(run: Run) -> Any:
     """The model's config, read once, after its folder has been checked."""
 
     def read() -> Any:

@@ -1,0 +1,119 @@
+"""Models in few bits: quantised while they are loaded, or stored that way."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from ftk import ConfigError
+
+if TYPE_CHECKING:
+    from ftk.run import Run
+    from ftk.specs import Quantizer
+
+log = logging.getLogger("ftk.hf")
+
+FEW = 0.2
+"""Weights that stay large are worth a warning from this share of a quantised model's bytes on."""
+
+
+def quantization(run: Run, config: Any) -> tuple[Any, Any]:
+    """(config of a model that is stored quantised, config by which ``from_pretrained`` quantises); None where not.
+
+    Asked before anything is read, so that a missing back end, a missing GPU or a combination that cannot be is said
+    first. Raises FtkError.
+    """
+
+    def ask() -> tuple[Any, Any]:
+        stored = stored_in(config)
+        if stored is not None:
+            _compare_bits(run, stored)
+            stored = dict(run.stored_quantization(stored))
+        _check_device(run)
+        return stored, None if stored is not None else run.quantization_config()
+
+    return run.once("ftk_hf.quantization", ask)
+
+
+def as_stored(run: Run, stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored config as it is: transformers finds out what it needs, and says so."""
+    return stored
+
+
+def stored_in(config: Any) -> dict[str, Any] | None:
+    """What a model's config says of the way in which its files are quantised."""
+    for one in (config, config.get_text_config(decoder=True)):
+        if found := getattr(one, "quantization_config", None):
+            return dict(found) if isinstance(found, Mapping) else cast("dict[str, Any]", found.to_dict())
+    return None
+
+
+def bits_of(stored: Mapping[str, Any]) -> int | None:
+    """The bits of a stored model, None when its config does not say so in one number."""
+    for bits in (4, 8):
+        if stored.get(f"load_in_{bits}bit"):
+            return bits
+    if isinstance(number := stored.get("bits", stored.get("nbits")), int):
+        return number
+    named = re.fullmatch(r"int(\d)", str(stored.get("weights")))  # quanto
+    return int(named[1]) if named else None
+
+
+def _compare_bits(run: Run, stored: Mapping[str, Any]) -> None:
+    wanted, bits = run.value("quantization_bit"), bits_of(stored)
+    if wanted is None:
+        return
+    where = run.plan.where("quantization_bit")
+    has = f"the model's files are quantised already ({stored.get('quant_method')}{f', {bits} bits' if bits else ''})"
+    if bits is not None and bits != wanted:
+        raise ConfigError(f"{where}: {has}. Take quantization_bit out, or take other files")
+    log.warning("%s has no effect: %s", where, has)
+
+
+def _check_device(run: Run) -> None:
+    spec = cast("Quantizer | None", run.plan.one("quantizer"))
+    if spec is None or not spec.gpu:
+        return
+    idle = "use_cpu" in run.plan.registry.options and run.value("use_cpu")
+    if idle or not torch.accelerator.is_available():
+        why = "use_cpu is set" if idle else "torch finds none"
+        raise ConfigError(f"{run.plan.where('model_name_or_path')}: {spec.id} needs a GPU, and {why}")
+
+
+def report(model: Any, name: str) -> None:
+    """Say how large a quantised model is, and warn when much of it is not quantised at all.
+
+    Quantisers take linear layers. A mixture of experts keeps its experts in parameters of three dimensions, which none
+    of them touches; they stay in the type that they are loaded in.
+    """
+    total, plain, embeddings = 0, 0, 0
+    largest: dict[str, int] = {}
+    outer = {id(one.weight) for one in _ends(model) if getattr(one, "weight", None) is not None}
+    for key, value in [*model.named_parameters(), *model.named_buffers()]:
+        size = value.numel() * value.element_size()
+        total += size
+        if value.ndim < 2 or not value.is_floating_point() or type(value.data) is not torch.Tensor:
+            continue
+        if id(value) in outer:
+            embeddings += size
+        elif _is_whole(model, key):
+            plain += size
+            last = ".".join(key.split(".")[-2:])
+            largest[last] = largest.get(last, 0) + size
+    log.info("%s: %s MB, %s MB of it embeddings", name, f"{total / 1e6:,.1f}", f"{embeddings / 1e6:,.1f}")
+    if plain > FEW * total:
+        names = ", ".join(sorted(largest, key=lambda one: -largest[one])[:4])
+        log.warning("%s: %.0f%% of its bytes are not quantised: %s", name, 100 * plain / total, names)
+
+
+def _ends(model: Any) -> list[Any]:
+    return [one for one in (model.get_input_embeddings(), model.get_output_embeddings()) if one is not None]
+
+
+def _is_whole(model: Any, key: str) -> bool:
+    """Whether a tensor is a weight of its own; scales and code books belong to modules that call themselves linear."""
+    owner = model.get_submodule(key.rpartition(".")[0])
+    return isinstance(owner, torch.nn.Linear | torch.nn.Conv2d) or "Linear" not in type(owner).__name__
