@@ -10,18 +10,19 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from ftk import FtkError
 
-from ftk_training import checkpoints
+from ftk_training import checkpoints, learning
 from ftk_training.options import TrainingOptions
 from ftk_training.order import EpochOrder
 from ftk_training.progress import Progress
 from ftk_training.quick_imports import quick_imports
 from ftk_training.streams import Handed, Stream, is_stream
-from ftk_training.weighting import weighted_loss
+from ftk_training.weighting import own_loss, weighs_losses, weighted_loss
 
 with quick_imports():
     from transformers import Trainer
@@ -101,7 +102,9 @@ class ExactTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             self.optimizer = self.run.optimizer(self.model)
-        return super().create_optimizer(model)
+            super().create_optimizer(model)
+            learning.split_rates(self.run, self.model, self.optimizer)
+        return self.optimizer
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
         self.progress.num_tokens += _num_tokens(inputs)
@@ -124,6 +127,10 @@ class ExactTrainer(Trainer):
         if self.loss is None or self.count is None:
             if "loss_weights" in inputs:
                 loss, outputs = weighted_loss(self, model, dict(inputs), num_items_in_batch)
+                return (loss, outputs) if return_outputs else loss
+            if self.label_smoother is not None and weighs_losses(model):
+                share = self.args.label_smoothing_factor
+                loss, outputs = own_loss(self, model, inputs, num_items_in_batch, label_smoothing=share)
                 return (loss, outputs) if return_outputs else loss
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         total, sums = self.loss(model, inputs)
@@ -237,7 +244,8 @@ class ExactTrainer(Trainer):
         if self.loss is not None:
             sums |= outputs
         elif self.options.compute_accuracy:
-            sums["accuracy"] = _num_right(outputs["logits"], inputs)
+            counted = "num_right" in outputs
+            sums["accuracy"] = outputs["num_right"] if counted else _num_right(outputs["logits"], inputs)
         return sums
 
     def _summed_up(self, sums: dict[str, torch.Tensor], prefix: str) -> EvalLoopOutput:
@@ -273,6 +281,19 @@ class ExactTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights and tokenizer; not the pickled arguments that transformers puts beside them."""
         checkpoints.save_weights(self, output_dir or self.args.output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        form = learning.of(self.run).form
+        if form is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            form.restore(self.accelerator.unwrap_model(self.model), Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        if learning.of(self.run).form is None:
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def create_model_card(self, *arguments: Any, **named: Any) -> None:
         """ftk writes its own."""
