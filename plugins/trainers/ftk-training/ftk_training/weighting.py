@@ -17,6 +17,26 @@ if TYPE_CHECKING:
     from ftk_training.trainer import Batch, ExactTrainer
 
 
+def weighs_losses(model: nn.Module) -> bool:
+    """Whether the model's ``forward`` takes ``loss_weights`` and ``label_smoothing`` beside the labels, and returns
+    ``num_right`` where no gradient is wanted. The patch of a loss says so with an attribute of that name.
+    """
+    return bool(getattr(getattr(model, "module", model), "weighs_losses", False))
+
+
+def own_loss(
+    trainer: ExactTrainer, model: nn.Module, inputs: Batch, num_items: Any, **more: Any
+) -> tuple[torch.Tensor, Any]:
+    """The loss that such a model computes itself, and its outputs. more: further arguments of its ``forward``."""
+    if num_items is not None:
+        more["num_items_in_batch"] = num_items
+    outputs = model(**inputs, **more)
+    loss = outputs["loss"]
+    if num_items is not None and trainer.args.average_tokens_across_devices:
+        loss = loss * trainer.accelerator.num_processes  # which averages gradients over processes
+    return loss, outputs
+
+
 def weighted_loss(trainer: ExactTrainer, model: nn.Module, inputs: Batch, num_items: Any) -> tuple[torch.Tensor, Any]:
     """The sum of weight times cross-entropy over trained tokens, divided by their number, and the model's outputs.
 
@@ -27,6 +47,8 @@ def weighted_loss(trainer: ExactTrainer, model: nn.Module, inputs: Batch, num_it
     """
     if trainer.label_smoother is not None:
         raise ConfigError("label_smoothing_factor: cannot be used with rows that carry weights. Set it to 0")
+    if weighs_losses(model):
+        return own_loss(trainer, model, inputs, num_items)
     weights, labels, shifted = (inputs.pop(name, None) for name in ("loss_weights", "labels", "shift_labels"))
     outputs = model(**inputs)
     logits_BTV = outputs["logits"]
