@@ -20,7 +20,9 @@ KINDS = {
     "adapters", "apps", "converters", "engines", "launchers", "media", "models", "optimizers", "patches", "quantizers",
     "sources", "templates", "trackers", "trainers",
 }  # fmt: skip
-LIBRARIES = {"ftk_data": "ftk-data", "ftk_media": "ftk-media", "ftk_training": "ftk-training"}
+LIBRARIES = {
+    "ftk_data": "ftk-data", "ftk_media": "ftk-media", "ftk_peft": "ftk-peft", "ftk_training": "ftk-training",
+}  # fmt: skip
 OPEN_TO_PLUGINS = {
     "ftk", "ftk.errors", "ftk.kernel_options", "ftk.opening", "ftk.options", "ftk.run", "ftk.rundir", "ftk.specs",
     "ftk.types",

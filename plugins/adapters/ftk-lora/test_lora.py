@@ -10,7 +10,7 @@ from ftk.opening import open_run
 from ftk.run import Run
 from ftk.testing import check_plugin
 from ftk.testing.runs import plan_in
-from ftk_lora.targets import find_targets, linear_modules
+from ftk_peft.targets import find_targets, linear_modules
 
 IDS_BT = torch.tensor([[5, 6, 7, 8, 9]])
 
@@ -254,7 +254,7 @@ def test_a_new_adapter_on_nothing_is_refused(tmp_path):
 def test_targets_can_be_named_by_their_place(tmp_path):
     run = make(tmp_path)
     model = run._loader.load_model(run)
-    assert find_targets(model, ["layers.1.self_attn.q_proj", "o_proj"], "here").modules == [
+    assert find_targets(model, ["layers.1.self_attn.q_proj", "o_proj"], run, "lora_target").modules == [
         "layers.1.self_attn.q_proj",
         "o_proj",
     ]

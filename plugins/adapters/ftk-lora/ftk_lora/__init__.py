@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import ftk
+from ftk_peft import PeftOptions
 
 
 @ftk.options
@@ -19,14 +20,7 @@ class LoraOptions:
         help="Names of modules, or all: every linear layer and every fused expert of the language model, but not the "
         "output layer.",
     )
-    additional_target: tuple[str, ...] = ftk.option(
-        (), help="Modules that learn as a whole and are saved with the adapter, for instance embed_tokens,lm_head."
-    )
     use_rslora: bool = ftk.option(False, help="Divide by the square root of the rank (Kalajdzievski 2023, eq. 9).")
-    create_new_adapter: bool = ftk.option(
-        False, help="Merge every adapter of adapter_name_or_path and train a new one instead of the last.",
-        needs=("adapter_name_or_path",), excludes=("quantizer",),
-    )  # fmt: skip
 
 
 @ftk.hookimpl
@@ -36,7 +30,7 @@ def ftk_adapters() -> Iterator[ftk.Adapter]:
         target="ftk_lora.adapter:apply",
         default=True,
         saves="adapter",
-        options=LoraOptions,
+        options=(PeftOptions, LoraOptions),
         reads=("bf16", "fp16", "pure_bf16", "hf_hub_token", "cache_dir"),
         summary="Low-rank terms beside frozen matrices",
     )

@@ -1,65 +1,48 @@
-"""Which adapters are merged, continued or made. What needs peft is imported when there is one to load or to make."""
+"""The terms of a run: which modules get one, and what variants make of them."""
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from ftk import ModelError
+from ftk_peft.applying import apply as apply_adapter
 
 from ftk_lora import LoraOptions
 
 if TYPE_CHECKING:
     from ftk.run import Run
+    from ftk_peft import LoraVariant
 
-log = logging.getLogger("ftk.lora")
+TELLING = {"lora_rank": "r", "lora_alpha": "lora_alpha", "use_rslora": "use_rslora"}
+"""Keys whose values an adapter that goes on may contradict, and peft's name of each."""
 
 
 def apply(model: Any, run: Run, trainable: bool) -> Any:
-    """The model with its adapters.
-
-    To train: all adapters of ``adapter_name_or_path`` but the last are merged and the last is trained on; with
-    ``create_new_adapter``, or without any, a new one is made. What learns is float32 unless ``pure_bf16``.
-    To answer: all are merged; on a quantised base, where merging would round, the only one stays beside it.
-    Raises ModelError when an adapter cannot be loaded, or when a module that is to learn is not there.
-    """
-    paths = [check_adapter(path, run) for path in run.value("adapter_name_or_path")]
-    if not paths and not trainable:
-        return model
-    from ftk_lora.making import continued, load, merged, new
-
-    quantised = getattr(model, "quantization_method", None) is not None
-    keep_last = bool(paths) and (quantised if not trainable else not run.options(LoraOptions).create_new_adapter)
-    beneath = paths[:-1] if keep_last else paths
-    if quantised and beneath:
-        raise ModelError(
-            f"{run.plan.where('adapter_name_or_path')}: an adapter cannot be merged into a quantised model. "
-            "Give one adapter, or merge them into the base model before you quantise it"
-        )
-    for path in beneath:
-        model = merged(model, path, run)
+    """The model with its adapters, see :func:`ftk_peft.applying.apply`; variants then change the one that learns."""
+    model = apply_adapter(model, run, trainable, _config)
     if not trainable:
-        return load(model, paths[-1], run) if keep_last else model
-    for path in beneath:
-        log.info("%s: merged into the base model", path)
-    run.record(beneath=beneath)
-    return continued(model, paths[-1], run) if keep_last else new(model, run)
+        return model
+    made = run.once("ftk_lora.new", lambda: False)
+    if not made:
+        from ftk_peft.making import tell_unused
+
+        tell_unused(model.active_peft_config, run, TELLING)
+    for variant in variants(run):
+        if variant.target:
+            model = variant.load()(model, run, made)
+    return model
 
 
-def check_adapter(path: str, run: Run) -> str:
-    """The path of an adapter, or its name on the hub. Raises ModelError for a folder that is none."""
-    folder = Path(path).expanduser()
-    where = run.plan.where("adapter_name_or_path")
-    if folder.is_dir():
-        if not (folder / "adapter_config.json").is_file():
-            kind = (
-                "a whole model; give it as model_name_or_path" if (folder / "config.json").is_file() else "no adapter"
-            )
-            raise ModelError(f"{where}: {path} has no adapter_config.json, so it is {kind}")
-        if not any((folder / f"adapter_model.{kind}").is_file() for kind in ("safetensors", "bin")):
-            raise ModelError(f"{where}: {path} has no adapter_model.safetensors")
-        return str(folder)
-    if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise ModelError(f"{where}: {path}: there is no such folder")
-    return path
+def variants(run: Run) -> tuple[LoraVariant, ...]:
+    """The variants that take part, in the order of the YAML."""
+    return cast("tuple[LoraVariant, ...]", run.plan.chosen.get("lora_variant", ()))
+
+
+def _config(model: Any, run: Run) -> Any:
+    from ftk_lora.config import make_config
+
+    config = make_config(model, run)
+    for variant in variants(run):
+        if variant.config_target:
+            config = variant.load("config_target")(config, run)
+    run.once("ftk_lora.new", lambda: True)
+    return config

@@ -1,0 +1,184 @@
+"""Which modules get something beside them, and which learn as a whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from ftk import ModelError
+from ftk.errors import did_you_mean
+from ftk_training.learning import is_freed, why_kept
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from ftk_peft import PeftOptions
+
+if TYPE_CHECKING:
+    from ftk.run import Run
+
+
+class Targets(NamedTuple):
+    """What peft's config takes: names of modules, names of parameters, whether the matrices are Conv1D's, and which
+    modules stay as they are although their names fit, as a regular expression.
+
+    A mixture of experts holds all its experts in one parameter of three dimensions, which is no module of its own.
+    """
+
+    modules: list[str]
+    parameters: list[str]
+    transposed: bool
+    excluded: str | None = None
+
+
+def find_targets(model: nn.Module, wanted: Iterable[str], run: Run, key: str, *, experts: bool = True) -> Targets:
+    """The targets that ``key`` names: ``all``, last names (``q_proj``) or dotted ones (``layers.0.q_proj``).
+
+    In a model that sees or hears they are those of its language model and of what a patch has freed, apart from names
+    that occur beside it alone (``linear_1`` or ``vision_tower.layers.0.self_attn.q_proj`` in LLaVA). What a patch keeps
+    is left out. ``experts``: whether the adapter can change parameters that all experts share.
+    Raises ModelError that lists what there is for a name that is not in the model, or says who keeps it.
+    """
+    where = run.plan.where(key)
+    linear, shared = linear_modules(model), expert_parameters(model) if experts else []
+    beside, embeddings = [one for one in beside_language(model) if not is_freed(run, one)], _embeddings(model)
+    known = [*linear, *embeddings]
+    open_names = [name for name in known if not why_kept(run, name)]
+    inside = [name for name in open_names if not _under(beside, name)]
+    open_experts = [name for name in shared if not why_kept(run, name)]
+    wanted = list(wanted)
+    if "all" in wanted:
+        names = last_names(name for name in inside if name in linear)
+        parameters = ["experts." + name for name in last_names(open_experts)]
+        if not names and not parameters:
+            raise ModelError(f"{where}: no linear layer may learn{_who(run, linear)}")
+        return _targets(model, names, _placed(parameters, shared, open_experts), known, inside, beside)
+    modules = [name for name in wanted if matches(name, known)]
+    parameters = [name for name in wanted if matches(name, shared)]
+    for name in wanted:
+        there = last_names([*linear, *shared])
+        if name not in modules and name not in parameters:
+            raise ModelError(
+                f"{where}: the model has no such linear layer.{did_you_mean(name, there)} There is {', '.join(there)}"
+            )
+        if not matches(name, [*open_names, *open_experts]):
+            raise ModelError(f"{where}: {name} may not learn{_who(run, _fitting(name, [*known, *shared]))}")
+    parameters = [name if "." in name else "experts." + name for name in parameters]
+    full = [one for name in modules for one in (_fitting(name, inside) or _fitting(name, open_names))]
+    return _targets(model, modules, _placed(parameters, shared, open_experts), known, full, beside)
+
+
+def _who(run: Run, names: list[str]) -> str:
+    said = sorted({why_kept(run, name) for name in names} - {""})
+    return f": {', '.join(said)}" if said else ""
+
+
+def _placed(parameters: list[str], shared: list[str], allowed: list[str]) -> list[str]:
+    """Last names, or full ones where some of the parameters that fit may not learn."""
+    fitting = [name for name in shared if any(matches(one, [name]) for one in parameters)]
+    return parameters if set(fitting) <= set(allowed) else [name for name in fitting if name in allowed]
+
+
+def _targets(
+    model: nn.Module, modules: list[str], parameters: list[str], known: list[str], full: list[str], beside: list[str]
+) -> Targets:
+    """Last names where they say the same as the full ones, with what else they fit as excluded."""
+    fitting = [name for name in known if any(matches(one, [name]) for one in modules)]
+    found = [model.get_submodule(name) for name in full if any(matches(one, [name]) for one in modules)]
+    transposed = bool(found) and all(isinstance(module, Conv1D) for module in found)
+    others = sorted(set(fitting) - set(full))
+    tops = [top for top in beside if _any_under(top, others) and not _any_under(top, full)]
+    patterns = [re.escape(top) + r"\..+" for top in tops]
+    patterns += [re.escape(name) for name in others if not _under(tops, name)]
+    return Targets(modules, parameters, transposed, "|".join(patterns) or None)
+
+
+def _any_under(top: str, names: list[str]) -> bool:
+    return any(_under([top], name) for name in names)
+
+
+def additional_modules(model: nn.Module, run: Run) -> list[str]:
+    """The names in ``additional_target``. Raises ModelError for one that is not in the model or may not learn."""
+    wanted, where = run.options(PeftOptions).additional_target, run.plan.where("additional_target")
+    names = [name for name, _ in model.named_modules() if name]
+    for one in wanted:
+        if not matches(one, names):
+            there = ", ".join(last_names(names))
+            raise ModelError(
+                f"{where}: the model has no module {one}.{did_you_mean(one, last_names(names))} There is {there}"
+            )
+        if kept := [name for name in _fitting(one, names) if why_kept(run, name)]:
+            raise ModelError(f"{where}: {one} may not learn{_who(run, kept)}")
+    return list(wanted)
+
+
+def ties(model: nn.Module, names: Iterable[str]) -> bool:
+    """Whether a name means one of two modules that share a weight: the embeddings and the output layer."""
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    if any(one is None for one in ends) or ends[0].weight is not ends[1].weight:
+        return False
+    places = [name for name, module in model.named_modules() if any(module is one for one in ends)]
+    return any(matches(name, places) for name in names)
+
+
+def beside_language(model: nn.Module) -> list[str]:
+    """Full names of what a model has beside its language model to see or hear: towers, projectors; else none.
+
+    transformers says what the language model is (``get_decoder``), and whether there is anything else.
+    """
+    if not hasattr(model, "get_decoder") or not hasattr(model, "get_encoder"):
+        return []
+    language = model.get_decoder()
+    encoders = [model.get_encoder(modality) for modality in ("image", "audio")]
+    if all(one is model or one is language for one in encoders):
+        return []
+    place = next((name for name, module in model.named_modules() if module is language), "")
+    output = model.get_output_embeddings()
+    beside: list[str] = []
+    for name, module in model.named_modules():
+        around = f"{place}.".startswith(f"{name}.") or f"{name}.".startswith(f"{place}.")
+        if name and place and not around and module is not output and not _under(beside, name):
+            beside.append(name)
+    return beside
+
+
+def _under(tops: list[str], name: str) -> bool:
+    return any(name == top or name.startswith(top + ".") for top in tops)
+
+
+def _fitting(wanted: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if matches(wanted, [name])]
+
+
+def linear_modules(model: nn.Module) -> list[str]:
+    """Full names of the linear layers, quantised ones included, without the output layer."""
+    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return [name for name, module in model.named_modules() if _is_linear(module) and module is not output]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    # quantisers bring classes of their own (Linear4bit, HQQLinear, QuantLinear ...), not always with nn.Linear's base
+    name = type(module).__name__
+    return isinstance(module, (nn.Linear, Conv1D)) or ("Linear" in name and not any(module.children()))
+
+
+def expert_parameters(model: nn.Module) -> list[str]:
+    """Full names of parameters that hold the matrices of all experts, (experts, ..., ...)."""
+    return [
+        name for name, parameter in model.named_parameters() if parameter.ndim == 3 and name.split(".")[-2] == "experts"
+    ]
+
+
+def _embeddings(model: nn.Module) -> list[str]:
+    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Embedding) or module is output]
+
+
+def last_names(names: Iterable[str]) -> list[str]:
+    """The last parts of dotted names, each once, sorted."""
+    return sorted({name.rpartition(".")[2] for name in names})
+
+
+def matches(wanted: str, names: Iterable[str]) -> bool:
+    """Whether any of the full names is ``wanted`` or ends in it, part by part."""
+    return any(name == wanted or name.endswith("." + wanted) for name in names)
