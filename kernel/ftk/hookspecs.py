@@ -137,8 +137,8 @@ def ftk_model_patches() -> Iterable[specs.ModelPatch]:
     """Changes to a tokenizer, to a model's config before it is loaded, or to the model after.
 
     Called once at discovery, gets nothing, yields :class:`ftk.ModelPatch`. A patch takes part when its ``switch`` is
-    on, several in the YAML's order. ``tokens_target(tokens, run)`` returns the tokenizer and processor,
-    ``config_target(config, run)`` the config, ``target(model, run)`` the model, before the adapter.
+    on, with ``default=True`` always; several in the YAML's order. ``tokens_target(tokens, run)`` returns the tokenizer
+    and processor, ``config_target(config, run)`` the config, ``target(model, run)`` the model, before the adapter.
 
     ``ftk_attention_dropout.py``, reached by ``attention_dropout: 0.1``::
 

@@ -274,7 +274,9 @@ class _Planner:
     def switched_on(self, name: str, kind: Kind) -> Iterable[Spec]:
         order = {key: place for place, key in enumerate(self.settings)}
         found = [
-            spec for spec in self.registry.specs(name).values() if spec.switch and is_on(self.effective(spec.switch))
+            spec
+            for spec in self.registry.specs(name).values()
+            if spec.default or (spec.switch and is_on(self.effective(spec.switch)))
         ]
         found.sort(key=lambda spec: order.get(str(spec.switch), -1))
         if len(found) > 1 and not kind.many:

@@ -1,10 +1,14 @@
 """Plans over a made-up registry: what is chosen, what is refused, and what each error says."""
 
+from dataclasses import replace
+
+import ftk
 import pytest
 from ftk.config import Setting
 from ftk.errors import ConfigError, FtkError, PluginError, Problems
 from ftk.options import fields_of
 from ftk.plan import Conditions, make_plan
+from ftk.registry import Registry
 
 WORKS = {"model_name_or_path": "m", "dataset": "rows", "output_dir": "out"}
 
@@ -59,6 +63,23 @@ def test_selectors_choose_by_name_scheme_and_switch(registry):
     assert chosen == ["cloud", "small", "fancy", "noisy", "diary"]
     assert plan_of(registry, report_to="none").one("tracker") is None
     assert plan_of(registry, quantization_bit=4).one("quantizer").name == "squeeze"
+
+
+def test_of_a_kind_without_selector_the_defaults_take_part_in_every_run(registry):
+    """What turns something off has an effect, too: the values of the feature are never reported as being without."""
+
+    @ftk.options
+    class HoldOptions:
+        hold_still: bool = ftk.option(True, help="Hold still.")
+
+    always = ftk.ModelPatch("hold", target="made.up:hold", options=HoldOptions, default=True)
+    switched = ftk.ModelPatch("shake", target="made.up:shake", switch="use_noise")
+    record = replace(registry.records[0], specs=(*registry.records[0].specs, always, switched))
+    plan = plan_of(Registry((record,), registry.manager), use_noise=True, hold_still=False)
+    assert [spec.name for spec in plan.chosen["model_patch"]] == ["hold", "shake"]
+    assert plan.value("hold_still") is False
+    assert plan.notes == ()
+    assert plan_of(Registry((record,), registry.manager), stage="read").chosen.get("model_patch") is None
 
 
 @pytest.mark.parametrize(
