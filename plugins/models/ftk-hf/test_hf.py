@@ -295,6 +295,45 @@ def test_a_model_that_brings_code_is_one_line_and_its_code_does_not_run(folder):
     assert not Path("ran").exists()
 
 
+def test_a_model_that_brings_code_learns_and_is_loaded_again_when_its_code_is_trusted(folder, ftk_run):
+    (folder / "zork.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class ZorkConfig(LlamaConfig):\n    model_type = 'zork'\n"
+        "class ZorkForCausalLM(LlamaForCausalLM):\n    config_class = ZorkConfig\n"
+    )
+    auto_map = {"AutoConfig": "zork.ZorkConfig", "AutoModelForCausalLM": "zork.ZorkForCausalLM"}
+    edit(folder, "config.json", model_type="zork", auto_map=auto_map, architectures=["ZorkForCausalLM"])
+    finished = ftk_run(model_name_or_path=str(folder), trust_remote_code=True, max_steps=1)
+    model = open_run("chat", finished.folder, []).model(trainable=False)
+    assert type(model).__name__ == "ZorkForCausalLM"
+    assert type(model).__module__.startswith("transformers_modules")
+
+
+def test_a_model_in_the_download_cache_is_loaded_offline(folder, monkeypatch, tmp_path):
+    """The layout is the hub library's: ``refs`` hold the commit of a revision, ``snapshots`` its files."""
+    home = tmp_path / "hub" / "models--acme--tiny"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "stable").write_text("c0ffee")
+    shutil.copytree(folder, home / "snapshots" / "c0ffee")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    words = ["--cache_dir", str(tmp_path / "hub"), "--model_revision", "stable"]
+    run = open_run("chat", None, ["--model_name_or_path", "acme/tiny", *words])
+    expected = AutoModelForCausalLM.from_pretrained(folder)
+    for got, wanted in zip(base_model(run).parameters(), expected.parameters(), strict=True):
+        assert torch.equal(got, wanted)
+
+
+def test_a_device_map_places_each_part_of_a_model(tmp_path, folder):
+    places = dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.norm", "model.rotary_emb", "lm_head"), "cpu")
+    placed = {"device_map": {**places, "model.layers.1": "disk"}, "offload_folder": str(tmp_path / "offload")}
+    run = training(tmp_path, folder, **placed)
+    model, plain = base_model(run), AutoModelForCausalLM.from_pretrained(folder)
+    assert {one.device.type for one in model.model.layers[1].parameters()} == {"meta"}
+    assert {one.device.type for one in model.model.layers[0].parameters()} == {"cpu"}
+    ids = run.tokenizer("Hello", return_tensors="pt")["input_ids"]
+    torch.testing.assert_close(model(input_ids=ids).logits, plain(input_ids=ids).logits)
+
+
 def test_a_damaged_config_is_one_line(folder):
     (folder / "config.json").write_text("{")
     assert str(folder) in refused(folder)

@@ -34,6 +34,11 @@ class HfOptions:
     infer_dtype: Literal["auto", "float16", "bfloat16", "float32"] = ftk.option(
         "auto", help="Type of the weights when the model only answers; auto is the model's own."
     )
+    device_map: str | dict[str, int | str] | None = ftk.option(
+        None,
+        help="Where the parts of the model go: auto, balanced, sequential, cpu, or module: device. Unset, training "
+        "places the model itself, and a model that only answers goes over all accelerators, memory and disk.",
+    )
     offload_folder: str = ftk.option(
         "offload", help="Where weights go that fit neither the accelerator nor memory when the model only answers."
     )

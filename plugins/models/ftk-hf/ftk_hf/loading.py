@@ -172,11 +172,16 @@ def _dtype(run: Run) -> Any:
 
 
 def _placement(run: Run) -> dict[str, Any]:
-    """Where a model goes that only answers: over the accelerators, memory and disk. Training places its own."""
+    """Where a model goes: as ``device_map`` says. Unsaid, training places its own, and a model that only answers goes
+    over the accelerators, memory and disk.
+    """
+    options = run.options(HfOptions)
+    if options.device_map is not None:
+        return {"device_map": options.device_map, "offload_folder": options.offload_folder}
     alone = run.plan.one("trainer") is None and run.plan.one("engine") is not None
     if not alone or not torch.accelerator.is_available() or _value(run, "use_cpu") or "WORLD_SIZE" in os.environ:
         return {}
-    return {"device_map": "auto", "offload_folder": run.options(HfOptions).offload_folder}
+    return {"device_map": "auto", "offload_folder": options.offload_folder}
 
 
 @contextmanager
@@ -199,6 +204,7 @@ def _value(run: Run, key: str) -> Any:
 
 
 def _compare_vocabularies(run: Run, model: Any) -> None:
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(run.tokenizer) > rows:
-        log.warning("%s: the tokenizer knows %d tokens, the model %d", run.model_path, len(run.tokenizer), rows)
+    rows, known = model.get_input_embeddings().weight.shape[0], len(run.tokenizer) - len(run.tokens.added)
+    if known > rows and not _value(run, "resize_vocab"):
+        text = "%s: the tokenizer knows %d tokens, the model %d. If rows use the others, set resize_vocab: true"
+        log.warning(text, run.model_path, known, rows)
