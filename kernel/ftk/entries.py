@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -32,11 +32,15 @@ class PlannedDataset:
 
 @dataclass(frozen=True)
 class EntryReader:
-    """Resolves data sets against one registry, ``dataset_dir`` and the folder of the config."""
+    """Resolves data sets against one registry, ``dataset_dir`` and the folder of the config.
+
+    value: key → what the run has for it.
+    """
 
     registry: Registry
     dataset_dir: str | Mapping[str, Any]
     config_dir: Path
+    value: Callable[[str], Any]
 
     def plan(self, value: Any) -> list[PlannedDataset]:
         """The data sets that ``dataset:`` names.
@@ -44,7 +48,16 @@ class EntryReader:
         Raises ConfigError for a name that is nowhere, an unreadable ``dataset_info.json`` and an unknown field;
         PluginError when no installed source or converter takes an entry.
         """
-        return [self._plan_entry(entry) for entry in self._entries(value)]
+        names: set[str] = set()
+        planned = []
+        for entry in self._entries(value):
+            name, number = entry.name, 1
+            while name in names:  # reports and evaluations go by it
+                number += 1
+                name = f"{entry.name}-{number}"
+            names.add(name)
+            planned.append(self._plan_entry(replace(entry, name=name)))
+        return planned
 
     def _entries(self, value: Any) -> Iterator[DatasetEntry]:
         if isinstance(value, str):
@@ -78,6 +91,9 @@ class EntryReader:
     def _info(self) -> tuple[Mapping[str, Any], str]:
         if isinstance(self.dataset_dir, Mapping):
             return self.dataset_dir, "dataset_dir"
+        for source in self._sources():
+            if source.info_prefix and self.dataset_dir.startswith(source.info_prefix):
+                return source.load("info")(self.dataset_dir, self.value), self.dataset_dir
         path = Path(self._folder()) / INFO
         return _read_info(path) if path.exists() else {}, str(path)
 
@@ -86,6 +102,8 @@ class EntryReader:
         scheme = match[1] if match else ""
         path = text if scheme else str(self._existing(text))
         for source in self._sources():
+            if source.all_names and source.all_names == self.dataset_dir and not (scheme or Path(path).is_file()):
+                return DatasetEntry(text, {source.field: text}, f"dataset_dir {self.dataset_dir}", "")
             if scheme in source.schemes and (scheme or Path(path).exists()):
                 return DatasetEntry(Path(text).stem, {source.field: path}, "the YAML", "")
         if scheme:
@@ -142,11 +160,13 @@ class EntryReader:
 
 def _read_info(path: Path) -> Mapping[str, Any]:
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as cause:
         raise ConfigError(f"{path}:{cause.lineno}:{cause.colno}: does not parse: {cause.msg}") from cause
     except OSError as cause:
         raise ConfigError(f"{path}: cannot be read: {cause.strerror}") from cause
+    except (ValueError, RecursionError) as cause:
+        raise ConfigError(f"{path}: cannot be read: {cause}") from cause
     if not isinstance(info, dict):
         raise ConfigError(f"{path}: expected a mapping of names to entries")
     return info

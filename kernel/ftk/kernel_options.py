@@ -42,7 +42,8 @@ class PathOptions:
         None, help="Evaluation data, written like dataset."
     )
     dataset_dir: str | Mapping[str, Any] = option(
-        "data", help="Folder of dataset_info.json; ONLINE takes hub names as they are."
+        "data",
+        help="Folder of dataset_info.json, or its content as a mapping; a source may answer for more, as for ONLINE.",
     )
     output_dir: str | None = option(None, help="The run directory.")
     overwrite_output_dir: bool = option(False, help="Throw away what an earlier run left in output_dir.")

@@ -297,7 +297,7 @@ class _Planner:
         """Resolve the data sets, and add their sources and converters to what is chosen."""
         if "source" not in self.uses:
             return
-        reader = EntryReader(self.registry, self.effective("dataset_dir"), Path(self.config).parent)
+        reader = EntryReader(self.registry, self.effective("dataset_dir"), Path(self.config).parent, self.effective)
         for split, key in (("train", "dataset"), ("eval", "eval_dataset")):
             try:
                 self.datasets[split] = tuple(reader.plan(self.effective(key) or []))

@@ -167,6 +167,9 @@ class DatasetSource(Spec):
         the empty scheme ``""`` answers for plain paths.
     entry_fields: further fields of an entry that it reads.
     order: among several that match one entry, the lowest wins.
+    all_names: the value of ``dataset_dir`` with which every name that is no file becomes ``{field: name}``.
+    info: code ``info(dataset_dir, value) -> what a dataset_info.json holds``, for each ``dataset_dir`` that begins with
+        ``info_prefix``; ``value(key)`` gives the run's options. It raises ConfigError.
     """
 
     kind: ClassVar[str] = "source"
@@ -174,6 +177,9 @@ class DatasetSource(Spec):
     schemes: tuple[str, ...] = ()
     entry_fields: tuple[str, ...] = ()
     order: int = 100
+    all_names: str = ""
+    info: str | None = None
+    info_prefix: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

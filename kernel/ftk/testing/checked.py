@@ -13,7 +13,9 @@ from ftk.plugins import PluginRecord, missing_packages
 from ftk.registry import Registry
 from ftk.specs import Spec
 
-CODE = ("target", "locate", "tokens_target", "config_target", "rows", "tool_format", "stored_target", "dequantize")
+CODE = (
+    "target", "locate", "tokens_target", "config_target", "rows", "tool_format", "stored_target", "dequantize", "info",
+)  # fmt: skip
 """The fields of specs that name code."""
 
 

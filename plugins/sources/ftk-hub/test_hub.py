@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from ftk import ConfigError, DataError, DatasetEntry, PluginError
+from ftk_hub.info import fetched
 from ftk_hub.rows import open_rows, refuse_script
 
 HAS_DATASETS = importlib.util.find_spec("datasets") is not None
@@ -224,3 +225,53 @@ def test_images_come_as_they_are_stored(tmp_path, streaming):
     run = run_with(streaming=streaming, cache_dir=str(tmp_path / "cache"))
     (row,) = open_rows(entry(hf_hub_url=str(tmp_path / "set")), run)
     assert row == {"q": "u", "image": {"bytes": png.getvalue(), "path": None}}
+
+
+# dataset_dir: REMOTE:owner/name
+
+
+@pytest.fixture
+def hub_file(monkeypatch, tmp_path):
+    """``hub_file(content)``: what the hub has as dataset_info.json, bytes or an error; calls are kept in ``asked``."""
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def put(content):
+        def download(repository, file, **more):
+            asked.append((repository, file, more))
+            if isinstance(content, Exception):
+                raise content
+            (tmp_path / file).write_bytes(content)
+            return str(tmp_path / file)
+
+        monkeypatch.setattr(hub, "hf_hub_download", download)
+        return asked
+
+    return put
+
+
+def test_a_remote_dataset_info_is_read_with_the_token_of_the_run(hub_file):
+    asked = hub_file(b'{"far": {"hf_hub_url": "owner/far"}}')
+    value = {"hf_hub_token": "secret", "cache_dir": "/c"}.get
+    assert fetched("REMOTE:owner/info", value) == {"far": {"hf_hub_url": "owner/far"}}
+    assert asked == [
+        ("owner/info", "dataset_info.json", {"repo_type": "dataset", "token": "secret", "cache_dir": "/c"})
+    ]
+
+
+@pytest.mark.parametrize(
+    ("address", "content", "said"),
+    [
+        ("REMOTE:", b"{}", "expected a repository, as in REMOTE:owner/name"),
+        ("REMOTE:a/b", OSError("no such file\nmore"), "cannot be read: no such file. Mind the spelling"),
+        ("REMOTE:a/b", b"{", "cannot be read: Expecting property name"),
+        ("REMOTE:a/b", b"\xff", "cannot be read: 'utf-8' codec"),
+        ("REMOTE:a/b", b"[]", "expected a mapping of names to entries, found list"),
+    ],
+)
+def test_what_is_wrong_with_a_remote_dataset_info_is_one_line(hub_file, address, content, said):
+    hub_file(content)
+    with pytest.raises(ConfigError) as caught:
+        fetched(address, {}.get)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -13,6 +13,9 @@ def ftk_dataset_sources():
         entry_fields=("subset", "split", "folder"),
         reads=("hf_hub_token", "cache_dir", "streaming"),
         order=10,
+        all_names="ONLINE",
+        info="ftk_hub.info:fetched",
+        info_prefix="REMOTE:",
         summary="A data set of the Hugging Face hub, downloaded or streamed",
     )
     yield ftk.DatasetSource(

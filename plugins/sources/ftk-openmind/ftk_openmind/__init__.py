@@ -34,5 +34,6 @@ def ftk_dataset_sources():
         requires=("openmind_hub",),
         extra="backend",
         order=order(),
+        all_names="ONLINE",
         summary="A data set of the Modelers hub, downloaded",
     )
