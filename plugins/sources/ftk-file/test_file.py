@@ -361,3 +361,46 @@ def test_a_file_that_breaks_off_says_so_again_and_again(tmp_path):
             next(rows)
     with pytest.raises(DataError, match="cannot be read"):
         len(rows_of(path))
+
+
+def mixed_table():
+    """Five rows, of which the second has a text that is no UTF-8 and the fourth a date that Python cannot hold."""
+    pa = pytest.importorskip("pyarrow")
+    raw = pa.array([b"a", b"\xff", b"c", b"d", b"e"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 5, raw.buffers())
+    return pa.table({"text": text, "when": pa.array([0, 0, 0, 2**62, 0], pa.timestamp("us"))})
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_row_without_a_form_in_python_is_one_bad_row(tmp_path, name):
+    pa = pytest.importorskip("pyarrow")
+    table = mixed_table()
+    if name == "a.parquet":
+        from pyarrow import parquet
+
+        parquet.write_table(table, tmp_path / name)
+    else:
+        with pa.OSFile(str(tmp_path / name), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    for first in range(6):
+        rows, good, bad = rows_of(tmp_path / name).at(first), [], []
+        while True:
+            try:
+                good.append(next(rows)["text"])
+            except StopIteration:
+                break
+            except DataError as error:
+                bad.append(str(error))
+        assert good == [text for number, text in enumerate("a?c?e") if text != "?" and number >= first]
+        assert [error.partition(": has a value")[0] for error in bad] == [
+            f"data: {tmp_path}/{name}, row {number}" for number in (2, 4) if number > first
+        ]
+
+
+def test_a_column_that_parquet_names_twice_is_refused(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["t", "t"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: names the column 't' twice"):
+        list(rows_of(tmp_path / "a.parquet"))

@@ -191,6 +191,36 @@ def test_the_library_s_rows_are_those_that_were_written(folder, tmp_path, stream
 
 
 @needs_datasets
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_row_without_a_form_in_python_is_one_bad_row(tmp_path, monkeypatch, streaming):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    (tmp_path / "set").mkdir()
+    when = pa.array([0, 2**62, 0], pa.timestamp("us"))
+    parquet.write_table(pa.table({"n": [0, 1, 2], "when": when}), tmp_path / "set" / "train.parquet")
+    rows = iter(open_rows(entry(hf_hub_url=str(tmp_path / "set")), run_with(streaming=streaming)))
+    assert next(rows)["n"] == 0
+    with pytest.raises(DataError, match="split train, row 2: has a value without a form in Python"):
+        next(rows)
+    assert [row["n"] for row in rows] == [2]
+
+
+def test_rows_that_stop_coming_are_told_again_and_again(library):
+    class Broken(Stored):
+        def iter(self, batch_size):
+            yield Table([{"n": 0}])
+            raise OSError("gone")
+
+    library.gives = Broken([0])
+    rows = iter(open_rows(entry(hf_hub_url="owner/name"), run_with()))
+    assert next(rows) == {"n": 0}
+    for _ in range(2):
+        with pytest.raises(DataError, match="owner/name: cannot be read: gone"):
+            next(rows)
+
+
+@needs_datasets
 def test_the_library_s_errors_are_one_line(folder, tmp_path):
     run = run_with(cache_dir=str(tmp_path / "cache"))
     for fields, reason in (({"subset": "de"}, "de"), ({"subset": "en", "split": "dev"}, "dev")):

@@ -68,6 +68,7 @@ def test_the_hub_is_asked_for_the_data_set_with_the_token(hub):
         (["en/train.jsonl", "zh/train.jsonl"], {"subset": "zh"}, ["zh/train.jsonl"]),
         (["alpaca_en.jsonl", "alpaca_zh.jsonl"], {"subset": "en"}, ["alpaca_en.jsonl"]),
         (["a/x.jsonl", "b/x.jsonl"], {"folder": "b"}, ["b/x.jsonl"]),
+        (["train-0.jsonl", "train-1.jsonl", "test.jsonl"], {"split": "train[1:]"}, ["train-1.jsonl"]),
     ],
 )  # fmt: skip
 def test_folder_subset_and_split_choose_the_files(hub, files, fields, expected):

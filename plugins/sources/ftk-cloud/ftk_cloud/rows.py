@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ftk import DataError, DatasetEntry, PluginError
 from ftk_data.files import FileRows, holds_rows, open_places
+from ftk_data.slices import SlicedRows, of_file
 
 if TYPE_CHECKING:
     from ftk.run import Run
@@ -57,7 +58,7 @@ class CloudFile:
         return self.stamp()
 
 
-def open_rows(entry: DatasetEntry, run: Run) -> FileRows:
+def open_rows(entry: DatasetEntry, run: Run) -> FileRows | SlicedRows:
     """The rows of the file, or of the files beneath the folder, that ``cloud_file_name`` names.
 
     Raises DataError when it is not there or may not be read, PluginError when no package opens its protocol.
@@ -78,7 +79,7 @@ def open_rows(entry: DatasetEntry, run: Run) -> FileRows:
             refused = cause
             continue
         if places:
-            return open_places(entry.name, places, address)
+            return of_file(entry, open_places(entry.name, places, address))
     said = (str(refused).strip().splitlines() or [type(refused).__name__])[0] if refused else "there is nothing"
     hint = "Mind the spelling; what is not public needs the credentials of your store in the environment"
     raise DataError(f"{entry.name} ({entry.origin}): {address}: cannot be read: {said}. {hint}") from refused

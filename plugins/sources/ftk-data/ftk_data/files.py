@@ -1,13 +1,12 @@
 """Files of rows: where they lie, which of a folder are meant, and several of them read one after the other.
 
-For sources: ``open_path`` for what a user has on disk, ``open_snapshot`` for what a hub has been downloaded to,
-``open_places`` for files anywhere else.
+For sources: ``open_path`` for what a user has on disk, ``open_places`` for files anywhere else;
+:mod:`ftk_data.snapshots` for what a hub has been downloaded to.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -181,6 +180,13 @@ class FileRows:
             self._counts[number] = self._readers[number].count()
         return self._counts[number]
 
+    def num_rows(self) -> int:
+        """The number of all rows; for some types that means reading them. Raises DataError when that cannot be."""
+        try:
+            return sum(self.count(number) for number in range(len(self._readers)))
+        except DataError as error:
+            raise DataError(f"{self.name}: {error}") from error.__cause__
+
     def reader(self, number: int) -> Reader | None:
         return self._readers[number] if number < len(self._readers) else None
 
@@ -189,10 +195,7 @@ class CountedRows(FileRows):
     """Rows of files whose number is found without parsing them."""
 
     def __len__(self) -> int:
-        try:
-            return sum(self.count(number) for number in range(len(self._readers)))
-        except DataError as error:
-            raise DataError(f"{self.name}: {error}") from error.__cause__
+        return self.num_rows()
 
 
 class _Rows(Iterator[Mapping[str, Any]]):
@@ -235,51 +238,5 @@ class _Rows(Iterator[Mapping[str, Any]]):
     def _lose(self, error: DataError) -> None:
         """The rest of the file cannot be read, so there is no going on: the same error, again and again."""
         self.rows = iter(())
-        self.lost = DataError(f"{self.owner.name}: {error}")
+        self.lost = Lost(f"{self.owner.name}: {error}")
         self.lost.__cause__ = error.__cause__
-
-
-def open_snapshot(entry: DatasetEntry, folder: Path) -> FileRows:
-    """The rows of a data set that a hub has been downloaded to, as its ``folder``, ``subset`` and ``split`` say.
-
-    Raises DataError when nothing there matches, with what there is.
-    """
-    asked = {key: str(entry.fields[key]) for key in ("folder", "subset", "split") if entry.fields.get(key)}
-    inside = folder / asked.get("folder", "")
-    names = [path.relative_to(inside).as_posix() for path in files_in(inside)] if inside.is_dir() else []
-    split = asked.get("split", "train")
-    chosen = of_split(of_subset(names, asked.get("subset")), split, other_allowed="split" not in asked)
-    if not chosen:
-        there = ", ".join(names[:8]) or "no files of rows"
-        wanted = ", ".join(f"{key} {value}" for key, value in asked.items()) or f"split {split}"
-        raise DataError(f"{entry.name}: nothing in the data set matches {wanted}. It has {there}")
-    return open_places(entry.name, [LocalFile(inside / name) for name in chosen], str(inside))
-
-
-SPLITS = ("train", "training", "test", "testing", "eval", "evaluation", "validation", "valid", "val", "dev")
-
-
-def of_subset(names: Sequence[str], subset: str | None) -> list[str]:
-    """The files of a subset: those in a folder of its name, else those whose name has it as a word."""
-    if not subset:
-        return list(names)
-    inside = [name for name in names if subset in PurePosixPath(name).parts[:-1]]
-    return inside or [name for name in names if _has_word(PurePosixPath(name).name, subset)]
-
-
-def of_split(names: Sequence[str], split: str, *, other_allowed: bool) -> list[str]:
-    """The files of a split: those whose path has it as a word; without any, those that name no other split."""
-    exact = [name for name in names if _stem(name) == split or split in PurePosixPath(name).parts[:-1]]
-    found = exact or [name for name in names if _has_word(name, split)]
-    if found or not (other_allowed or split == "train"):
-        return found
-    return [name for name in names if not any(_has_word(name, word) for word in SPLITS)]
-
-
-def _stem(name: str) -> str:
-    """``train`` of ``data/train-00000-of-00002.parquet``."""
-    return re.sub(r"-\d{5}-of-\d{5}.*$", "", PurePosixPath(name).stem)
-
-
-def _has_word(name: str, word: str) -> bool:
-    return re.search(rf"(?<![a-z0-9]){re.escape(word.lower())}(?![a-z0-9])", name.lower()) is not None

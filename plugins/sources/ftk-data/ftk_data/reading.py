@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ftk import ChatExample, ConfigError, DataError, FeedbackExample, PairExample, TextExample
 
+from ftk_data.file_formats import Lost
+
 if TYPE_CHECKING:
     from ftk.run import Dataset
     from ftk.types import Example, Rows
@@ -131,7 +133,7 @@ class _Going(Iterator["Mapping[str, Any] | DataError"]):
             return next(self.rows)
         except DataError as error:
             # a generator is at its end after it has raised, so that the rest of the data set would be lost
-            if error is self.before or isinstance(self.rows, GeneratorType):
+            if error is self.before or isinstance(error, Lost) or isinstance(self.rows, GeneratorType):
                 raise
             self.before = error
             return error

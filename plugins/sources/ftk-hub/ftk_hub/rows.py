@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ftk import ConfigError, DataError, DatasetEntry, PluginError
+from ftk_data.columnar import ArrowRows
+from ftk_data.file_formats import Lost
 
 if TYPE_CHECKING:
     from ftk.run import Run
@@ -78,7 +80,7 @@ class HubRows:
         return self.at(0)
 
     def at(self, index: int) -> Iterator[Mapping[str, Any]]:
-        return self._read(self._from(index))
+        return ArrowRows(self._tables(self._from(index)), lambda row: f"{self.entry.name}: {self.where(index + row)}")
 
     def where(self, index: int) -> str:
         return f"{self.url}, split {self._split}, row {index + 1}"
@@ -97,16 +99,15 @@ class HubRows:
     def _from(self, index: int) -> Any:
         return self.data.skip(index) if index else self.data
 
-    def _read(self, data: Any) -> Iterator[Mapping[str, Any]]:
+    def _tables(self, data: Any) -> Iterator[Any]:
         """Rows by way of Arrow: many times quicker than one by one, and images stay undecoded."""
         from datasets.exceptions import DatasetsError
 
         try:
-            for table in data.with_format("arrow").iter(batch_size=BATCH):
-                yield from table.to_pylist()
+            yield from data.with_format("arrow").iter(batch_size=BATCH)
         except (DatasetsError, OSError, ValueError, RuntimeError) as cause:
             said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-            raise DataError(f"{self.entry.name}: {self.url}: cannot be read: {said}") from cause
+            raise Lost(f"{self.entry.name}: {self.url}: cannot be read: {said}") from cause
 
     def _revision(self) -> str:
         """The commit that a stream reads. Raises DataError when the hub cannot be asked."""
@@ -134,7 +135,7 @@ class CountedHubRows(HubRows):
         return _digest([self._asked, files, len(self.data), self.data.info.download_checksums])
 
     def at(self, index: int) -> Iterator[Mapping[str, Any]]:
-        return self._read(self._from(index)) if index < len(self) else iter(())
+        return super().at(index) if index < len(self) else iter(())
 
     def _from(self, index: int) -> Any:
         return self.data.select(range(index, len(self))) if index else self.data

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftk import DataError, DatasetEntry, PluginError
-from ftk_data.files import FileRows, open_snapshot
+from ftk_data.files import FileRows
+from ftk_data.slices import SlicedRows
+from ftk_data.snapshots import open_snapshot
 
 from ftk_modelscope import ModelScopeOptions
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from ftk.run import Run
 
 
-def open_rows(entry: DatasetEntry, run: Run) -> FileRows:
+def open_rows(entry: DatasetEntry, run: Run) -> FileRows | SlicedRows:
     """The rows of the data set that ``ms_hub_url`` names.
 
     Raises DataError when it cannot be had or holds no files that fit, PluginError without the modelscope package.
