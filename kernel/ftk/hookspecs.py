@@ -112,8 +112,7 @@ def ftk_quantizers() -> Iterable[specs.Quantizer]:
     default one by ``quantization_bit`` alone, or by a model whose files are quantised already with one of its
     ``methods``. The target ``configure(run)`` returns the quantization config that the model loader hands to
     ``from_pretrained``; a method that transformers does not know registers a quantizer with it
-    (``transformers.quantizers.register_quantizer``), as ``ftk-hqq`` does. ``dequantize(model, run)`` gives the model
-    plain weights, into which adapters can be merged.
+    (``transformers.quantizers.register_quantizer``), much as ``ftk-hqq`` does.
 
     ``ftk_quanto_small.py``, reached by ``quantization_bit: 2`` and ``quantization_method: quanto-small``::
 

@@ -199,16 +199,14 @@ class Run:
         return cast("Mapping[str, Any]", spec.load("stored_target")(self, stored)) if spec.stored_target else stored
 
     def dequantized(self, model: Any) -> Any:
-        """``model`` with plain weights in place of quantised ones, by its quantizer; as it is when it has none.
+        """A model of the loader with plain weights in place of quantised ones, into which adapters can be merged.
 
-        Raises PluginError when the quantizer cannot do that.
+        Raises PluginError when the loader cannot do that.
         """
-        spec = cast("Quantizer | None", self.plan.one("quantizer"))
-        if spec is None:
-            return model
-        if not spec.dequantize:
-            raise PluginError(f"{spec.name} cannot make plain weights of quantised ones")
-        return spec.load("dequantize")(model, self)
+        make = getattr(self._loader, "dequantize", None)
+        if make is None:
+            raise PluginError("this model loader cannot make plain weights of quantised ones")
+        return make(model, self)
 
     def patch_config(self, config: Any) -> Any:
         """The model's config with every chosen patch applied. Loaders call it before they load."""

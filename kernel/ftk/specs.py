@@ -114,8 +114,6 @@ class Quantizer(Spec):
         it then: the run takes it when it meets such a model, and refuses what excludes it.
     stored_target: ``adjust(run, stored) -> stored``, the quantization config of such a model as this run wants it. What
         is not chosen by a key has no options of its own in the run, so it reads them with ``run.value``.
-    dequantize: ``dequantize(model, run) -> model`` with plain weights in place of the quantised ones, behind
-        ``run.dequantized(model)``: adapters are merged into those.
     gpu: its back end needs an accelerator; loaders say so before anything is read.
     """
 
@@ -123,7 +121,6 @@ class Quantizer(Spec):
     bits: tuple[int, ...] = ()
     methods: tuple[str, ...] = ()
     stored_target: str | None = None
-    dequantize: str | None = None
     gpu: bool = False
 
 
@@ -255,7 +252,8 @@ class MediaProcessor(Spec):
 
     What ``encode`` returns goes over the batch, so it may take the tokens of media out of ``labels``. Beside the three
     members of the protocol an encoder may have ``fingerprint()``, a text that changes with whatever else its tokens
-    depend on, for the cache of rows; and ``blank``, a medium for batches that show nothing while other processes' do.
+    depend on, for the cache of rows; and ``blanks``, a medium of each kind that has a tower to go through, for batches
+    that show none of the kind while other processes' do.
     """
 
     kind: ClassVar[str] = "media"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -27,10 +28,13 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An image, video or audio inside a message. ``source`` is a path, a data URI, or the raw bytes."""
+    """An image, video or audio inside a message.
+
+    ``source`` is a path, a data URI, or the raw bytes; a video may also be the sources of its frames, each an image.
+    """
 
     kind: Literal["image", "video", "audio"]
-    source: str | bytes
+    source: str | bytes | tuple[str | bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +139,11 @@ class DatasetEntry:
     origin: str
     folder: str
 
-    @property
+    @cached_property
     def columns(self) -> Mapping[str, str]:
         return self.fields.get("columns") or {}
 
-    @property
+    @cached_property
     def tags(self) -> Mapping[str, str]:
         return self.fields.get("tags") or {}
 
@@ -179,7 +183,8 @@ class Tokens:
 class Loader(Protocol):
     """What the target of a :class:`ftk.ModelLoader` offers (a module with these functions will do).
 
-    It may also have ``load_config(run)``, the model's config from its files, behind ``run.model_config``.
+    It may also have ``load_config(run)``, the model's config from its files, behind ``run.model_config``, and
+    ``dequantize(model, run)``, a model with plain weights in place of quantised ones, behind ``run.dequantized``.
     """
 
     def load_tokenizer(self, run: Run) -> Tokens:
@@ -203,13 +208,17 @@ class MediaEncoder(Protocol):
     def expand(self, media: Sequence[Media]) -> Sequence[str]:
         """For each medium of a row, in order, the text that takes the place of its placeholder.
 
+        A medium may have none when the text of another speaks for it, too: the sound of a video that it stands beside.
         Raises DataError for a file that is missing, broken or of a size the model cannot take.
         """
 
     def encode(self, batch: Mapping[str, Any], media: Sequence[Sequence[Media]]) -> Mapping[str, Any]:
         """What a batch needs beside its tokens: argument of ``forward`` → tensor.
 
-        batch: ``input_ids`` (B, T) and whatever else the rows have. media: the media of each of its B rows, in order.
+        batch: ``input_ids`` (B, T) and whatever else the rows have; ``position_ids`` (B, T) when rows are packed, each
+        document from 0. media: the media of each of its B rows, in order. A row may have been cut behind some of its
+        media or packed with others, so what depends on the conversation is read from the tokens. What is returned goes
+        over the batch, so it may bring ``position_ids`` of its own.
         """
 
 

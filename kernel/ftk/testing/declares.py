@@ -42,7 +42,7 @@ GIVEN: Mapping[str, tuple[str, ...]] = {
 """Kind → the fields without any of which no YAML can reach it."""
 CALLS: Mapping[tuple[str, str], int] = {
     ("model_loader", "locate"): 2, ("quantizer", "target"): 1,
-    ("quantizer", "stored_target"): 2, ("quantizer", "dequantize"): 2, ("model_patch", "target"): 2,
+    ("quantizer", "stored_target"): 2, ("model_patch", "target"): 2,
     ("model_patch", "config_target"): 2, ("model_patch", "tokens_target"): 2, ("adapter", "target"): 3,
     ("optimizer", "target"): 2, ("source", "target"): 2, ("source", "info"): 2,
     ("converter", "target"): 2, ("template", "target"): 1, ("trainer", "target"): 1, ("trainer", "rows"): 2,

@@ -22,11 +22,14 @@ from ftk_hf import HfOptions
 from ftk_hf.choosing import auto_class, load_processor, takes_media
 from ftk_hf.explaining import explained
 from ftk_hf.folders import check_folder, has_processor, has_weights, local_folder
+from ftk_hf.plain import dequantize
 from ftk_hf.quantised import quantization, report
 
 if TYPE_CHECKING:
     from ftk.run import Run
     from ftk.specs import Adapter
+
+__all__ = ["dequantize", "load_config", "load_model", "load_tokenizer"]
 
 log = logging.getLogger("ftk.hf")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from ftk import ConfigError
+
+from ftk_hf.choosing import auto_class, takes_media
 
 if TYPE_CHECKING:
     from ftk.run import Run
@@ -18,6 +20,10 @@ log = logging.getLogger("ftk.hf")
 
 FEW = 0.2
 """Weights that stay large are worth a warning from this share of a quantised model's bytes on."""
+
+
+SPARED = ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules")
+"""How transformers' quantization configs call the list of modules that stay as they are."""
 
 
 def quantization(run: Run, config: Any) -> tuple[Any, Any]:
@@ -33,9 +39,34 @@ def quantization(run: Run, config: Any) -> tuple[Any, Any]:
             _compare_bits(run, stored)
             stored = dict(run.stored_quantization(stored))
         _check_device(run)
-        return stored, None if stored is not None else run.quantization_config()
+        return stored, None if stored is not None else _spare(run.quantization_config(), config)
 
     return run.once("ftk_hf.quantization", ask)
+
+
+def _spare(quantising: Any, config: Any) -> Any:
+    """Quantise the language model alone where a model sees or hears: towers are small, and worse for it.
+
+    The output layer, which every quantiser spares by itself, has to be named with them.
+    """
+    key = next((one for one in SPARED if getattr(quantising, one, "") is None), None)
+    if key is None or not takes_media(config):
+        return quantising
+    with torch.device("meta"):
+        model = auto_class(config).from_config(config)
+    language = model.get_decoder() if hasattr(model, "get_decoder") else None
+    if language is not None and language is not model:
+        setattr(quantising, key, list(_beside(model, language)))
+    return quantising
+
+
+def _beside(module: torch.nn.Module, language: torch.nn.Module, prefix: str = "") -> Iterator[str]:
+    """Full names of the largest modules that hold nothing of the language model."""
+    for name, child in module.named_children():
+        if child is not language and any(one is language for one in child.modules()):
+            yield from _beside(child, language, f"{prefix}{name}.")
+        elif child is not language:
+            yield prefix + name
 
 
 def as_stored(run: Run, stored: Mapping[str, Any]) -> Mapping[str, Any]:
