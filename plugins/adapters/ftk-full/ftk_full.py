@@ -24,13 +24,19 @@ def ftk_adapters() -> Iterator[ftk.Adapter]:
 
 
 def apply(model: Any, run: Run, trainable: bool) -> Any:
-    """The model with every parameter learning, in float32 so that small steps are not rounded away.
+    """The model with every parameter learning but those that a patch keeps.
 
-    With ``pure_bf16`` the parameters keep their type, and with ``trainable=False`` nothing is changed.
+    All are float32, so that small steps are not rounded away and the model computes in one type; with ``pure_bf16``
+    they keep their type. With ``trainable=False`` nothing is changed.
+    Raises ModelError when patches keep everything.
     """
-    if trainable:
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
-            if not run.value("pure_bf16"):
-                parameter.data = parameter.data.float()
+    if not trainable:
+        return model
+    from ftk_training.learning import settle, value, why_kept
+
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not why_kept(run, name))
+        if not value(run, "pure_bf16"):
+            parameter.data = parameter.data.float()
+    settle(model, run, run.plan.where("finetuning_type"))
     return model

@@ -6,6 +6,7 @@ from ftk.errors import ConfigError
 from ftk.run import Run
 from ftk.testing import check_plugin
 from ftk.testing.runs import plan_in
+from ftk_training.learning import keep
 
 
 def make(tmp_path, **settings):
@@ -41,6 +42,22 @@ def test_tied_weights_stay_tied(tmp_path):
 def test_a_model_that_answers_is_left_as_it_was_loaded(tmp_path):
     model = make(tmp_path, model_name_or_path="ftk://random/llama?dtype=bfloat16").model(trainable=False)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_what_a_patch_keeps_does_not_learn(tmp_path):
+    run = make(tmp_path, model_name_or_path="ftk://random/llama")
+    keep(run, ["model.embed_tokens", "model.layers.0"], "a patch")
+    names = {name for name, one in run.model(trainable=True).named_parameters() if one.requires_grad}
+    assert {".".join(name.split(".")[:3]) for name in names} == {
+        "model.layers.1",
+        "model.norm.weight",
+        "lm_head.weight",
+    }
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_moe", "llava"])
+def test_a_run_is_saved_loaded_and_resumed_exactly(prove, family):
+    prove(model_name_or_path=f"ftk://random/{family}", finetuning_type="full", learning_rate=1e-3)
 
 
 def test_an_adapter_is_refused(tmp_path):

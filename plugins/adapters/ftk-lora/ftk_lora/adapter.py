@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ftk_peft.applying import apply as apply_adapter
 
-from ftk_lora import LoraOptions
-
 if TYPE_CHECKING:
     from ftk.run import Run
     from ftk_peft import LoraVariant

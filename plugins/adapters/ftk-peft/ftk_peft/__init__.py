@@ -36,8 +36,8 @@ class LoraVariant(ftk.Spec):
     """Something that changes LoRA. Takes part when its ``switch`` is on, several at a time.
 
     config_target: ``change(config, run) -> config``, peft's ``LoraConfig`` of a new adapter.
-    target: ``change(model, run, new) -> model``, when the adapter that learns is there; ``new`` is False for one that was
-        saved before. Learning rates and a form for saving are set there (``ftk_training.learning``).
+    target: ``change(model, run, new) -> model``, when the adapter that learns is there; ``new`` is False for one that
+        was saved before. Learning rates and a form for saving are set there (``ftk_training.learning``).
     """
 
     kind: ClassVar[str] = "lora_variant"

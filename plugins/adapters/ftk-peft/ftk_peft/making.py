@@ -104,19 +104,16 @@ def new(model: Any, config: PeftConfig, run: Run) -> Any:
     return made
 
 
-def save_config(config: Any, folder: Path) -> None:
-    """Write ``adapter_config.json`` as peft does."""
-    config.inference_mode, before = True, config.inference_mode
-    try:
-        config.save_pretrained(str(folder))
-    finally:
-        config.inference_mode = before
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """What an adapter says of itself."""
     content: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     return content
+
+
+def write_config(folder: Path, content: dict[str, Any]) -> None:
+    """Change what an adapter says of itself."""
+    text = json.dumps(content, indent=2, sort_keys=True)
+    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
 
 
 def without_bitsandbytes(model: Any) -> AbstractContextManager[None]:

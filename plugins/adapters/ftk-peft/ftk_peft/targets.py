@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ftk import ModelError
 from ftk.errors import did_you_mean
 from ftk_training.learning import is_freed, why_kept
+from ftk_training.parts import parts_of
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -41,10 +42,9 @@ def find_targets(model: nn.Module, wanted: Iterable[str], run: Run, key: str, *,
     """
     where = run.plan.where(key)
     linear, shared = linear_modules(model), expert_parameters(model) if experts else []
-    beside, embeddings = [one for one in beside_language(model) if not is_freed(run, one)], _embeddings(model)
-    known = [*linear, *embeddings]
+    beside, known = list(parts_of(model).beside_language), [*linear, *_embeddings(model)]
     open_names = [name for name in known if not why_kept(run, name)]
-    inside = [name for name in open_names if not _under(beside, name)]
+    inside = [name for name in open_names if not _under(beside, name) or is_freed(run, name)]
     open_experts = [name for name in shared if not why_kept(run, name)]
     wanted = list(wanted)
     if "all" in wanted:
@@ -52,7 +52,7 @@ def find_targets(model: nn.Module, wanted: Iterable[str], run: Run, key: str, *,
         parameters = ["experts." + name for name in last_names(open_experts)]
         if not names and not parameters:
             raise ModelError(f"{where}: no linear layer may learn{_who(run, linear)}")
-        return _targets(model, names, _placed(parameters, shared, open_experts), known, inside, beside)
+        return _targets(model, names, _placed(parameters, shared, open_experts), inside, beside)
     modules = [name for name in wanted if matches(name, known)]
     parameters = [name for name in wanted if matches(name, shared)]
     for name in wanted:
@@ -65,7 +65,7 @@ def find_targets(model: nn.Module, wanted: Iterable[str], run: Run, key: str, *,
             raise ModelError(f"{where}: {name} may not learn{_who(run, _fitting(name, [*known, *shared]))}")
     parameters = [name if "." in name else "experts." + name for name in parameters]
     full = [one for name in modules for one in (_fitting(name, inside) or _fitting(name, open_names))]
-    return _targets(model, modules, _placed(parameters, shared, open_experts), known, full, beside)
+    return _targets(model, modules, _placed(parameters, shared, open_experts), full, beside)
 
 
 def _who(run: Run, names: list[str]) -> str:
@@ -80,10 +80,15 @@ def _placed(parameters: list[str], shared: list[str], allowed: list[str]) -> lis
 
 
 def _targets(
-    model: nn.Module, modules: list[str], parameters: list[str], known: list[str], full: list[str], beside: list[str]
+    model: nn.Module, modules: list[str], parameters: list[str], full: list[str], beside: list[str]
 ) -> Targets:
-    """Last names where they say the same as the full ones, with what else they fit as excluded."""
-    fitting = [name for name in known if any(matches(one, [name]) for one in modules)]
+    """Last names where they say the same as the full ones, with what else they fit as excluded.
+
+    In a Sequential a layer's last name is a number, which every stack of blocks has, so its full name is taken.
+    """
+    named = [name for name in modules if not name.isdigit()]
+    modules = [*named, *(name for name in full if name.rpartition(".")[2] in set(modules) - set(named))]
+    fitting = [name for name, _ in model.named_modules() if any(matches(one, [name]) for one in modules)]
     found = [model.get_submodule(name) for name in full if any(matches(one, [name]) for one in modules)]
     transposed = bool(found) and all(isinstance(module, Conv1D) for module in found)
     others = sorted(set(fitting) - set(full))
@@ -119,27 +124,6 @@ def ties(model: nn.Module, names: Iterable[str]) -> bool:
         return False
     places = [name for name, module in model.named_modules() if any(module is one for one in ends)]
     return any(matches(name, places) for name in names)
-
-
-def beside_language(model: nn.Module) -> list[str]:
-    """Full names of what a model has beside its language model to see or hear: towers, projectors; else none.
-
-    transformers says what the language model is (``get_decoder``), and whether there is anything else.
-    """
-    if not hasattr(model, "get_decoder") or not hasattr(model, "get_encoder"):
-        return []
-    language = model.get_decoder()
-    encoders = [model.get_encoder(modality) for modality in ("image", "audio")]
-    if all(one is model or one is language for one in encoders):
-        return []
-    place = next((name for name, module in model.named_modules() if module is language), "")
-    output = model.get_output_embeddings()
-    beside: list[str] = []
-    for name, module in model.named_modules():
-        around = f"{place}.".startswith(f"{name}.") or f"{name}.".startswith(f"{place}.")
-        if name and place and not around and module is not output and not _under(beside, name):
-            beside.append(name)
-    return beside
 
 
 def _under(tops: list[str], name: str) -> bool:

@@ -237,9 +237,9 @@ def save_weights(trainer: ExactTrainer, folder: str, state_dict: dict[str, Any] 
         else:
             arguments = {"save_original_format": "checkpoint-" not in Path(folder).name}
         model.save_pretrained(folder, state_dict=state_dict, **arguments)
-    form = learning.of(trainer.run).form
-    if form is not None and trainer.args.should_save:
-        form.rewrite(model, Path(folder))
+        form = learning.of(trainer.run).form
+        if form is not None and trainer.args.should_save:
+            form.rewrite(model, Path(folder), checkpoint="checkpoint-" in Path(folder).name)
     if trainer.args.should_save and trainer.processing_class is not None:
         trainer.processing_class.save_pretrained(folder)
         if trainer.processing_class is trainer.run.processor and not hasattr(trainer.run.processor, "tokenizer"):

@@ -29,8 +29,8 @@ Rates = Callable[[str, torch.nn.Parameter], "float | None"]
 class Form(Protocol):
     """How an adapter is saved that is not what ``save_pretrained`` writes."""
 
-    def rewrite(self, model: Any, folder: Path) -> None:
-        """Change what ``save_pretrained`` has just written into ``folder``, in checkpoints and in results."""
+    def rewrite(self, model: Any, folder: Path, *, checkpoint: bool) -> None:
+        """Change what ``save_pretrained`` has just written into ``folder``, a checkpoint or the result of the run."""
 
     def restore(self, model: Any, folder: Path) -> None:
         """Put the weights of a checkpoint back into the model that learns. Raises CheckpointError."""
