@@ -285,12 +285,12 @@ def test_a_blank_image_behind_a_text_batch_changes_no_loss_and_reaches_the_tower
     text = {key: value for key, value in made[2].items() if key != "media"}
     if packing:
         text["position_ids"] = np.arange(len(text["input_ids"]))
-    ids = encoder.processor.tokenizer(encoder.expand([encoder.blank])[0], add_special_tokens=False)["input_ids"]
+    ids = encoder.processor.tokenizer(encoder.expand(encoder.blanks)[0], add_special_tokens=False)["input_ids"]
     model = tiny(family).model(trainable=False)
     found = []
-    for blank in (None, {"input_ids": ids, "media": (encoder.blank,)}):
+    for blanks in ({}, {"image": {"input_ids": ids, "media": encoder.blanks}}):
         model.zero_grad()
-        batch = Collator(media=encoder, blank=blank, kept_logits=True)([text, text])
+        batch = Collator(media=encoder, blanks=blanks, kept_logits=True)([text, text])
         loss = model(**batch, use_cache=False).loss
         loss.backward()
         gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
@@ -302,7 +302,7 @@ def test_a_blank_image_behind_a_text_batch_changes_no_loss_and_reaches_the_tower
     beside = {name for name in got if "vision_tower" in name or "multi_modal_projector" in name}
     assert any("vision_tower" in name for name in beside)
     assert not any(got[name].any() for name in beside)
-    with_images = Collator(media=encoder, blank={"input_ids": ids, "media": (encoder.blank,)})([made[0], text])
+    with_images = Collator(media=encoder, blanks=blanks)([made[0], text])
     assert torch.equal(with_images["input_ids"], Collator(media=encoder)([made[0], text])["input_ids"])
 
 

@@ -22,12 +22,13 @@ from ftk.options import fields_of
 from ftk.registry import Registry
 from ftk.run import Run
 from ftk.testing.runs import plan_in
+from ftk.types import Media
 from ftk_training import TrainingOptions, checkpoints, fitting
 from ftk_training.arguments import make_arguments, wants_checkpointing
 from ftk_training.collator import Collator
 from ftk_training.order import EpochOrder
 from ftk_training.replaced import REPLACED
-from ftk_training.trainer import LossError
+from ftk_training.trainer import LossError, _num_tokens
 from transformers import AutoModelForCausalLM, TrainingArguments
 
 KERNELS = {"output_dir", "overwrite_output_dir", "resume_from_checkpoint", "seed", "report_to"}
@@ -182,6 +183,40 @@ def test_media_of_rows_go_to_the_encoder_whose_labels_count():
     assert batch["shown"].tolist() == [2, 0]
     assert batch["labels"].tolist() == [[-100, -100, 3, 4, -100], [-100, 2, 3, -100, -100]]
     assert batch["shift_labels"].tolist() == [[-100, 3, 4], [2, 3, -100]]
+
+
+KINDS = ("image", "video", "audio")
+
+
+class Kinds:
+    """An encoder that tells the kinds that each row shows."""
+
+    def encode(self, batch, media):
+        return {"kinds": [[one.kind for one in shows] for shows in media]}
+
+
+def test_a_batch_gets_a_blank_of_each_kind_that_it_does_not_show():
+    """Towers are gone through once for each kind, so every process needs one of each."""
+    blanks = {kind: {"input_ids": [7, number], "media": (Media(kind, "blank"),)} for number, kind in enumerate(KINDS)}
+    collate = Collator(media=Kinds(), blanks=blanks)
+    shown = collate([row(4), row(3, media=(Media("video", "a"), Media("video", "b")))])
+    assert shown["kinds"] == [["image", "audio"], ["video", "video"]]
+    assert shown["input_ids"].tolist() == [[1, 2, 3, 4, 7, 0, 7, 2], [1, 2, 3, 0, 0, 0, 0, 0]]
+    assert shown["labels"][0].tolist() == [-100, 2, 3, 4, -100, -100, -100, -100]
+    assert shown["attention_mask"].sum(dim=1).tolist() == [4, 3]
+    packed = collate([{**row(4), "position_ids": np.arange(4)}])
+    assert packed["kinds"] == [["image", "video", "audio"]]
+    assert packed["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 3, 4, 5]]
+    assert packed["labels"][0, 4:].tolist() == [-100] * 6
+    assert collate([row(3, media=tuple(Media(kind, "a") for kind in KINDS))])["input_ids"].tolist() == [[1, 2, 3]]
+
+
+def test_tokens_are_counted_without_the_masks_of_pictures_and_sounds():
+    mask = torch.tensor([[1, 1, 0]])
+    counted = {"input_ids": torch.zeros(1, 3), "attention_mask": mask, "feature_attention_mask": torch.ones(1, 900)}
+    assert _num_tokens({**counted, "pixel_attention_mask": torch.ones(2, 8, 8)}) == 2
+    assert _num_tokens({"input_ids": torch.zeros(1, 3), "pixel_attention_mask": torch.ones(2, 8)}) == 3
+    assert _num_tokens({f"{side}_{name}": one for side in ("a", "b") for name, one in counted.items()}) == 4
 
 
 def test_media_that_nothing_reads_are_refused():

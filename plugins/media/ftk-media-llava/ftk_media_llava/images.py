@@ -26,7 +26,7 @@ NEEDED = ("image_processor", "image_token", "image_token_id", "patch_size", "vis
 class LlavaImages:
     """A :class:`ftk.types.MediaEncoder`.
 
-    blank: an image for batches that show nothing while those of other processes do.
+    blanks: an image for batches that show none while those of other processes do.
     num_tokens: the processor and an image's size → how many tokens the image becomes.
     """
 
@@ -40,7 +40,7 @@ class LlavaImages:
             kind = type(self.processor).__name__
             raise ModelError(f"{where}: its {kind} does not say {', '.join(lacking)}. Add it to processor_config.json")
         self.images = Images.of(run)
-        self.blank = blank_image()
+        self.blanks = (blank_image(),)
         self.num_tokens = num_tokens
 
     @property

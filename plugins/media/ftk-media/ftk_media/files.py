@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote_to_bytes
 
-from ftk import DataError
+from ftk import DataError, Media
 
 from ftk_media.options import MediaOptions
 
 if TYPE_CHECKING:
     from ftk.run import Run
-    from ftk.types import Media
 
 LONGEST_PATH = 1024
 
@@ -47,6 +46,8 @@ class Files:
     def open(self, medium: Media) -> BinaryIO:
         """The medium's bytes, to be closed by the caller. Raises DataError when there are none."""
         source, name = medium.source, shown(medium)
+        if isinstance(source, tuple):
+            raise DataError(f"{name}: is a list of frames, and this model takes the file of a {medium.kind}")
         if isinstance(source, bytes):
             return io.BytesIO(_not_empty(source, name))
         if source.startswith("data:"):
@@ -102,8 +103,15 @@ class Files:
         return self.media_dir / path.relative_to(max(inside, key=lambda folder: len(folder.parts)))
 
 
+def frames(medium: Media) -> tuple[Media, ...]:
+    """The images of a video that is given as its frames; nothing for a file."""
+    return tuple(Media("image", one) for one in medium.source) if isinstance(medium.source, tuple) else ()
+
+
 def shown(medium: Media) -> str:
     """What errors call a medium: its path, or the start of what it holds."""
+    if isinstance(medium.source, tuple):
+        return f"{medium.kind} of {len(medium.source)} frames, {shown(frames(medium)[0])} the first"
     if isinstance(medium.source, bytes):
         return f"{medium.kind} of {len(medium.source)} bytes"
     if medium.source.startswith("data:") or len(medium.source) > LONGEST_PATH:

@@ -265,10 +265,12 @@ class MediaColumns:
         return self.medium(kind, self.waiting[kind].pop(0))
 
     def medium(self, kind: str, value: Any) -> Media:
-        """A medium from a path, an address, bytes, or a mapping with one of them. Raises DataError for anything else.
+        """A medium from a path, an address, bytes, or a mapping with one of them; a video also from a list of frames.
 
-        Relative paths start from the folder of the entry.
+        Relative paths start from the folder of the entry. Raises DataError for anything else.
         """
+        if kind == "video" and isinstance(value, (list, tuple)) and value:
+            return Media("video", tuple(cast("str | bytes", self.medium("image", one).source) for one in value))
         for _ in range(2):
             if isinstance(value, Mapping):  # as the datasets library and the OpenAI API have it
                 value = next((value[key] for key in ("bytes", "path", "url") if value.get(key)), None)

@@ -137,7 +137,8 @@ def _media_of(batch: Batch, first_K: NDArray[np.int64], last_K: NDArray[np.int64
     """Kept row → the media whose tokens it holds."""
     media: dict[int, tuple[Media, ...]] = {}
     for shown in batch.media:
-        for row in np.flatnonzero((first_K <= shown.first) & (shown.last <= last_K)).tolist():
+        last = max(shown.last, shown.first + 1)  # one without tokens of its own belongs to what follows it
+        for row in np.flatnonzero((first_K <= shown.first) & (last <= last_K)).tolist():
             media[row] = (*media.get(row, ()), shown.medium)
     return media
 

@@ -64,14 +64,17 @@ def _placed(row: Row, media: Sequence[Media], encoder: MediaEncoder) -> Row:
 
 
 def _in_order(row: Row, media: Sequence[Media], placeholders: Mapping[str, str]) -> Iterator[Media]:
-    """The medium of each placeholder of a row, the first image for the first image's and so on."""
-    waiting = {kind: iter([one for one in media if one.kind == kind]) for kind in placeholders}
-    kinds = {mark: kind for kind, mark in placeholders.items()}
+    """The medium of each placeholder of a row, the first image for the first image's and so on.
+
+    Kinds that share a placeholder are taken in the order in which they stand in the conversation.
+    """
+    kinds = {mark: [kind for kind, other in placeholders.items() if other == mark] for mark in placeholders.values()}
+    waiting = {mark: iter([one for one in media if one.kind in kinds[mark]]) for mark in kinds}
     for segment in row:
         for mark in () if segment.literal else _pattern(tuple(kinds)).findall(segment.text):
-            medium = next(waiting[kinds[mark]], None)
+            medium = next(waiting[mark], None)
             if medium is None:
-                raise DataError(f"has more {mark} placeholders than {kinds[mark]}s ({_counted(media)})")
+                raise DataError(f"has more {mark} placeholders than {' or '.join(kinds[mark])}s ({_counted(media)})")
             yield medium
 
 
@@ -99,14 +102,19 @@ def _pattern(marks: tuple[str, ...]) -> re.Pattern[str]:
 
 def _kept(medium: Media) -> Media:
     """The medium as a path or an address: bytes are put into a file of the cache, under their digest."""
-    if isinstance(medium.source, str):
-        return medium
-    path = cache.folder().with_name("media") / hashlib.sha256(medium.source).hexdigest()
+    source = medium.source
+    return Media(medium.kind, tuple(map(_in_a_file, source)) if isinstance(source, tuple) else _in_a_file(source))
+
+
+def _in_a_file(source: str | bytes) -> str:
+    if isinstance(source, str):
+        return source
+    path = cache.folder().with_name("media") / hashlib.sha256(source).hexdigest()
     if not path.exists():
         try:
-            shards.put(path, medium.source)
+            shards.put(path, source)
         except OSError as cause:
             raise ConfigError(
                 f"{path}: a medium of the data cannot be kept: {cause.strerror}. Set FTK_CACHE to a folder with room"
             ) from cause
-    return Media(medium.kind, str(path))
+    return str(path)

@@ -144,11 +144,17 @@ def joined(stores: Sequence[Store]) -> Store:
 
 
 def media_to_json(media: Mapping[int, tuple[Media, ...]]) -> str:
-    """The media of a piece as text. Their sources are paths or addresses: bytes have been put into files before."""
+    """The media of a piece as text. Their sources are paths or addresses, of a video's frames as well: bytes have been
+    put into files before.
+    """
     return json.dumps({row: [[one.kind, one.source] for one in shown] for row, shown in media.items()})
 
 
 def media_from_json(text: str) -> dict[int, tuple[Media, ...]]:
     """What :func:`media_to_json` wrote."""
     rows: dict[str, list[Any]] = json.loads(text)
-    return {int(row): tuple(Media(kind, source) for kind, source in shown) for row, shown in rows.items()}
+    return {int(row): tuple(_medium(*one) for one in shown) for row, shown in rows.items()}
+
+
+def _medium(kind: Any, source: Any) -> Media:
+    return Media(kind, tuple(source) if isinstance(source, list) else source)

@@ -6,7 +6,7 @@ Shapes: B rows, T tokens of the longest row, K positions whose prediction anybod
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,15 +29,16 @@ class Collator:
     kept_logits: add ``logits_to_keep`` (K,) and ``shift_labels`` (B, K), with which a model computes its logits only
         where some row trains. The loss is the same; memory and time for the rest of the vocabulary matrix are saved.
     media: reads the media of a batch; what it returns goes over the rest of the batch.
-    blank: ``input_ids`` and ``media`` that nobody learns from, put behind the first row of a batch that shows nothing.
-        Processes that train together must all go through the vision tower, or they wait for each other for ever.
+    blanks: kind of medium → ``input_ids`` and ``media`` that nobody learns from, put behind the first row of a batch
+        that shows none of the kind. Processes that train together must all go through a tower, or they wait for each
+        other for ever.
     """
 
     pad_id: int = 0
     multiple: int = 1
     kept_logits: bool = False
     media: MediaEncoder | None = None
-    blank: Mapping[str, Any] | None = None
+    blanks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch of (B, T) int64 tensors, and what ``media`` adds.
@@ -48,8 +49,10 @@ class Collator:
         ``loss_weights`` (B, T), float32, is there when a row has some; with ``kept_logits`` it is (B, K).
         """
         lengths = [len(row["input_ids"]) for row in rows]
-        if self.blank is not None and not any(row.get("media") for row in rows):
-            rows = [_behind(rows[0], self.blank), *rows[1:]]
+        if self.blanks:
+            shown = {one.kind for row in rows for one in row.get("media", ())}
+            for blank in (blank for kind, blank in self.blanks.items() if kind not in shown):
+                rows = [_behind(rows[0], blank), *rows[1:]]
         width = -(-max(len(row["input_ids"]) for row in rows) // self.multiple) * self.multiple
         batch = {
             "input_ids": torch.from_numpy(_padded(rows, "input_ids", width, self.pad_id)),
@@ -83,7 +86,7 @@ def _behind(row: Mapping[str, Any], blank: Mapping[str, Any]) -> dict[str, Any]:
     """A row with the tokens of ``blank`` where padding would stand; no token of the row sees what comes after it."""
     ids_T = np.concatenate([row["input_ids"], blank["input_ids"]])
     labels_T = np.concatenate([row["labels"], np.full(len(blank["input_ids"]), IGNORED)])
-    return {**row, "input_ids": ids_T, "labels": labels_T, "media": blank["media"]}
+    return {**row, "input_ids": ids_T, "labels": labels_T, "media": (*row.get("media", ()), *blank["media"])}
 
 
 def _weights(rows: Sequence[Mapping[str, Any]], lengths: Sequence[int], width: int) -> np.ndarray:

@@ -94,14 +94,14 @@ def _collator(trainer: ExactTrainer, tokenizer: Any) -> Collator:
             f"{trainer.run.plan.config}: a batch with media cannot be split over the GPUs of one process. "
             "Start one for each GPU (torchrun), or show it one (CUDA_VISIBLE_DEVICES=0)"
         )
-    blank = getattr(media, "blank", None) if trainer.args.world_size > 1 else None
-    if blank is not None and media is not None:
+    blanks: dict[str, Any] = {}
+    for blank in getattr(media, "blanks", ()) if trainer.args.world_size > 1 else ():
         ids = tokenizer("".join(media.expand([blank])), add_special_tokens=False)["input_ids"]
-        blank = {"input_ids": ids, "media": (blank,)}
+        blanks[blank.kind] = {"input_ids": ids, "media": (blank,)}
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     multiple = 1 if trainer.args.device.type == "cpu" else 8
     kept_logits = trainer.can_keep_logits()
-    return Collator(pad_id=pad_id or 0, multiple=multiple, kept_logits=kept_logits, media=media, blank=blank)
+    return Collator(pad_id=pad_id or 0, multiple=multiple, kept_logits=kept_logits, media=media, blanks=blanks)
 
 
 def _train_and_evaluate(run: Run, trainer: ExactTrainer) -> Metrics:

@@ -316,10 +316,12 @@ def _lengths(rows: Any) -> list[int]:
 
 def _num_tokens(inputs: Batch) -> torch.Tensor | int:
     """Tokens of a batch without padding, where a mask says what that is."""
-    masks = [mask for name, mask in inputs.items() if name.endswith("attention_mask")]
-    if masks:
-        return sum(mask.sum() for mask in masks)
-    return sum(ids.numel() for name, ids in inputs.items() if name.endswith("input_ids"))
+    total: torch.Tensor | int = 0
+    for name, ids in inputs.items():
+        if name.endswith("input_ids"):  # sounds and pictures have attention masks of other names, which count no tokens
+            mask = inputs.get(name.removesuffix("input_ids") + "attention_mask")
+            total = total + (ids.numel() if mask is None else mask.sum())
+    return total
 
 
 def _num_trained(inputs: Batch) -> int:
