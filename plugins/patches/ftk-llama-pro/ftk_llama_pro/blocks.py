@@ -1,4 +1,4 @@
-"""Finding a model's blocks, and the weights with which a block writes into the residual stream.
+"""Finding the weights with which a block writes into the residual stream.
 
 Shapes: B rows, T tokens, H width of the residual stream.
 """
@@ -15,18 +15,6 @@ from torch import nn
 
 NEW = "llama_pro_layers"
 """The field of a config that lists the numbers (from 0) of the new blocks."""
-
-
-def stack_of(model: Any) -> tuple[str, nn.ModuleList]:
-    """The blocks of the language model and their full name. Raises ModelError when it has no such stack."""
-    count = model.config.get_text_config().num_hidden_layers
-    names = {id(module): name for name, module in model.named_modules()}
-    decoder = model.get_decoder()
-    stacks = [one for one in decoder.modules() if isinstance(one, nn.ModuleList) and len(one) == count]
-    if not stacks:
-        raise ModelError(f"{model.config.model_type}: there is no stack of {count} blocks in it")
-    stack = max(stacks, key=lambda one: sum(weight.numel() for weight in one.parameters()))
-    return names[id(stack)], stack
 
 
 class Calls:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from ftk import ModelError, rundir
+from ftk_training.stack import stack_of
 from torch import nn
 
-from ftk_llama_pro.blocks import NEW, Calls, silenced, stack_of
+from ftk_llama_pro.blocks import NEW, Calls, silenced
 
 
 def expand(model: Any, count: int) -> list[int]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ftk import ModelError
 from ftk_training.learning import keep, value
+from ftk_training.stack import stack_of
 
-from ftk_llama_pro.blocks import NEW, stack_of
+from ftk_llama_pro.blocks import NEW
 
 if TYPE_CHECKING:
     from ftk.run import Run
