@@ -59,7 +59,10 @@ def prove(tmp_path, monkeypatch):
         assert (logits(untrained) - whole.logits).abs().max() > 1e-3, "nothing was learnt"
         places = [[]]
         if whole.run.plan.one("adapter").saves == "adapter":
-            places.append(["--adapter_name_or_path", str(whole.folder / "checkpoint-3")])
+            changed = whole.folder / "base_model"  # where an adapter has changed what is beneath it
+            beneath = str(changed) if changed.is_dir() else settings["model_name_or_path"]
+            adapter = str(whole.folder / "checkpoint-3")
+            places.append(["--adapter_name_or_path", adapter, "--model_name_or_path", beneath])
         for words in places:
             model = open_run("chat", str(whole.folder), words).model(trainable=False)
             torch.testing.assert_close(logits(model), whole.logits, rtol=1e-3, atol=atol)

@@ -6,7 +6,6 @@ import json
 import pytest
 import torch
 from ftk import ModelError
-from ftk.errors import ConfigError
 from ftk.opening import open_run
 from ftk.run import Run
 from ftk.testing import check_plugin
@@ -167,12 +166,6 @@ def test_a_wrong_setting_is_one_line(tmp_path, settings, said):
 def test_its_keys_have_no_effect_without_it(tmp_path):
     notes = plan_in(tmp_path, **{**LLAMA, "pissa_init": False, "pissa_convert": True}).notes
     assert any("pissa_convert: has no effect in this run" in note for note in notes)
-
-
-@pytest.mark.parametrize("key", [{"stage": "sft", "loftq_init": True}])
-def test_two_beginnings_are_refused(tmp_path, key):
-    with pytest.raises(ConfigError, match="exclude each other|needs"):
-        make(tmp_path, **key)
 
 
 def test_open_run_finds_the_changed_model(prove):

@@ -12,7 +12,10 @@ from typing import ClassVar
 
 import ftk
 
-__all__ = ["LoraVariant", "PeftOptions"]
+__all__ = ["BASE", "LoraVariant", "PeftOptions"]
+
+BASE = "base_model"
+"""Folder in the run directory of a base model that a variant has changed."""
 
 
 @ftk.options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftk import ModelError
 
-from ftk_peft import PeftOptions
+from ftk_peft import BASE, PeftOptions
 
 if TYPE_CHECKING:
     from ftk.run import Run
@@ -68,10 +69,19 @@ def find_adapter(path: str, run: Run) -> str:
             raise ModelError(f"{where}: {folder} has no adapter_config.json, so it is {kind}{_inside(folder)}")
         if not any((folder / f"adapter_model.{kind}").is_file() for kind in ("safetensors", "bin")):
             raise ModelError(f"{where}: {folder} has no adapter_model.safetensors")
+        _check_base(folder, run, where)
         return str(folder)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ModelError(f"{where}: {path}: there is no such folder")
     return path
+
+
+def _check_base(folder: Path, run: Run, where: str) -> None:
+    """Refuse an adapter that learnt on a changed model, beside which it was saved, on any other."""
+    said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    name = str(run.value("model_name_or_path"))
+    if said and Path(said).name == BASE and Path(name).name != BASE:
+        raise ModelError(f"{where}: {folder} learnt on {said}, not on {name}. Give that as model_name_or_path")
 
 
 def _inside(folder: Path) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftk import rundir
+from ftk_training.quick_imports import quick_imports
+
+from ftk_peft import BASE
+from ftk_peft.making import read_config, write_config
+
+with quick_imports():
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
 
 if TYPE_CHECKING:
     from ftk.run import Run
-
-BASE = "base_model"
-"""Folder in the run directory."""
-
-ADAPTERS_OWN = (".lora_", ".modules_to_save.", ".trainable_tokens_")
-WRAPPERS = (".base_layer", ".original_module")
 
 
 def point_to_base(model: Any, run: Run, folder: Path) -> None:
@@ -23,27 +27,45 @@ def point_to_base(model: Any, run: Run, folder: Path) -> None:
     ``ftk chat`` on the run directory then opens both, and so does peft's ``AutoPeftModel``.
     Raises CheckpointError when the disk is full.
     """
-    from ftk_peft.making import read_config, write_config
-
     target = run.once("ftk_peft.base_model", lambda: _save_base(model, run))
     write_config(folder, {**read_config(folder), "base_model_name_or_path": str(target)})
     run.record(base=BASE)
 
 
 def _save_base(model: Any, run: Run) -> Path:
-    target, base = run.output_dir / BASE, model.get_base_model()
-    with rundir.written_aside(target) as aside:
-        base.save_pretrained(aside, state_dict=plain_weights(base.state_dict()))
+    target = run.output_dir / BASE
+    with rundir.written_aside(target) as aside, bare(model) as base:
+        base.save_pretrained(aside)
         (run.processor or run.tokenizer).save_pretrained(aside)
     return target
 
 
-def plain_weights(weights: dict[str, Any]) -> dict[str, Any]:
-    """The weights of a model with an adapter beside it, without the adapter, by the names that the model itself has."""
-    found = {}
-    for name, value in weights.items():
-        if not any(mark in f".{name}" for mark in ADAPTERS_OWN):
-            for wrapper in WRAPPERS:
-                name = name.replace(wrapper, "")
-            found[name] = value
-    return found
+@contextmanager
+def bare(model: Any) -> Iterator[Any]:
+    """The model beneath an adapter, as it was loaded but for its weights, while the block lasts.
+
+    Quantisers write a model out by its modules, so handing ``save_pretrained`` other names for the weights will not do.
+    """
+    base, wrapped = model.get_base_model(), []
+    for name, module in base.named_modules():
+        inner = _inner(module)
+        if inner is not None and not any(name.startswith(f"{outer}.") for outer, _, _ in wrapped):
+            wrapped.append((name, module, inner))
+    try:
+        for name, _, inner in wrapped:
+            _put(base, name, inner)
+        yield base
+    finally:
+        for name, module, _ in wrapped:
+            _put(base, name, module)
+
+
+def _inner(module: Any) -> Any:
+    if isinstance(module, BaseTunerLayer):
+        return module.get_base_layer()
+    return module.original_module if isinstance(module, AuxiliaryTrainingWrapper) else None
+
+
+def _put(model: Any, name: str, module: Any) -> None:
+    place, _, last = name.rpartition(".")
+    model.get_submodule(place)._modules[last] = module
