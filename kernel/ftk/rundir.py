@@ -184,8 +184,9 @@ def resolved_options(plan: Plan) -> dict[str, Any]:
 def prepare(plan: Plan, folder: Path) -> bool:
     """Make the folder ready for this run and say whether it continues an interrupted one.
 
-    A folder that is new, empty or foreign to ftk is used as it is. An unfinished run with the same options goes on,
-    also with ``overwrite_output_dir``, which is there for results; ``resume_from_checkpoint: false`` begins anew.
+    A folder that is new, empty or foreign to ftk, or whose run failed before its first checkpoint, is used as it is. An
+    unfinished run with the same options goes on, also with ``overwrite_output_dir``, which is there for results;
+    ``resume_from_checkpoint: false`` begins anew.
     Raises ConfigError, without touching anything, when the folder holds another run or the finished results of this
     one, unless ``overwrite_output_dir`` or ``resume_from_checkpoint`` says what to do.
     """
@@ -196,6 +197,8 @@ def prepare(plan: Plan, folder: Path) -> bool:
     if wanted or (record and wanted is None and not finished and not differing):
         clean_leftovers(folder)
         return True
+    if record and record.get("status") == "failed" and not list(folder.glob("checkpoint-*")):
+        return False  # an error in the YAML was mended; there is nothing that could be lost
     if plan.value("overwrite_output_dir"):
         _throw_away(folder, record)
     if record is None or plan.value("overwrite_output_dir"):

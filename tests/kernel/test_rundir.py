@@ -127,6 +127,17 @@ def test_a_new_folder_begins_and_an_interrupted_run_goes_on(prepared, data):
     assert prepared("finished", resume_from_checkpoint=True) is True
 
 
+def test_after_a_mended_error_the_same_folder_is_used_until_it_holds_a_checkpoint(prepared, data):
+    from ftk.errors import ConfigError
+
+    assert prepared("failed") is True
+    assert prepared("failed", {"rank": 4}) is False
+    assert prepared("failed", resume_from_checkpoint=False) is False
+    (data / "out" / "checkpoint-1").mkdir()
+    with pytest.raises(ConfigError, match=r"unfinished run that differs in .*rank"):
+        prepared("failed", {"rank": 4})
+
+
 def test_results_are_thrown_away_only_when_that_is_said(prepared, data):
     from ftk.errors import ConfigError
 
