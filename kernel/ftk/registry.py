@@ -109,6 +109,10 @@ class Registry:
             raise PluginError(f"{name} needs {', '.join(missing)}. {record.mend} ({record.who})")
         return spec
 
+    def missing(self, spec: Spec) -> tuple[str, ...]:
+        """The packages that a spec requires and that are not installed."""
+        return missing_packages(spec)
+
     def default(self, kind: str) -> Spec | None:
         """The spec of a kind that a run takes when its YAML names none.
 

@@ -24,8 +24,8 @@ LIBRARIES = {
     "ftk_data": "ftk-data", "ftk_media": "ftk-media", "ftk_peft": "ftk-peft", "ftk_training": "ftk-training",
 }  # fmt: skip
 OPEN_TO_PLUGINS = {
-    "ftk", "ftk.errors", "ftk.kernel_options", "ftk.opening", "ftk.options", "ftk.run", "ftk.rundir", "ftk.specs",
-    "ftk.types",
+    "ftk", "ftk.errors", "ftk.kernel_options", "ftk.opening", "ftk.options", "ftk.plan", "ftk.registry", "ftk.run",
+    "ftk.rundir", "ftk.showing", "ftk.specs", "ftk.types",
 }  # fmt: skip
 REQUIRED = {
     "name", "version", "description", "readme", "license", "requires-python", "dependencies", "entry-points",

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ftk.plan import Conditions
-from ftk.plugins import missing_packages
 from ftk.registry import Registry
 from ftk.specs import Spec
 
@@ -79,5 +78,5 @@ def verdict(registry: Registry, *together: Choice) -> Verdict:
         return values.get(key, option.default if option else None)
 
     refusals = tuple(said for _, said in Conditions(registry, chosen, value).refusals({}, ()))
-    lacks = tuple(dict.fromkeys(name for spec in specs for name in missing_packages(spec)))
+    lacks = tuple(dict.fromkeys(name for spec in specs for name in registry.missing(spec)))
     return Verdict(refusals, lacks, any(getattr(spec, "gpu", False) for spec in specs))
