@@ -17,13 +17,13 @@ Row = tuple[Choice, Sequence[Verdict]]
 
 
 @click.command()
-@click.argument("rows", default="adapter")
-@click.argument("columns", default="quantizer")
+@click.argument("rows", default="quantizer")
+@click.argument("columns", default="adapter")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def caps(rows: str, columns: str, as_json: bool) -> None:
     """Which features of kind ROWS go together with which of kind COLUMNS.
 
-    ROWS is adapter and COLUMNS is quantizer unless you name others, for instance: ftk caps trainer adapter.
+    ROWS is quantizer and COLUMNS is adapter unless you name others, for instance: ftk caps trainer adapter.
     """
     registry = Registry.discover()
     for kind in (rows, columns):
