@@ -10,7 +10,7 @@ import time
 
 import ftk_chat.command as command
 import pytest
-from ftk import DataError, Message
+from ftk import DataError, Media, Message, Text
 from ftk.run import Run
 from ftk.testing import check_plugin
 from ftk.testing.runs import plan_in
@@ -88,6 +88,29 @@ def test_the_system_text_can_be_changed_and_taken_out(ftk_cli, engine):
     assert [prompt[0] for prompt in said(engine)] == [("system", "A"), ("system", "B c"), ("user", "3")]
     assert "system text: B c" in result.stderr
     assert "no system text" in result.stderr
+
+
+def test_files_are_shown_where_the_words_say_or_before_them(ftk_cli, engine, tmp_path):
+    for name in ("a.png", "b.png", "c.wav"):
+        (tmp_path / name).touch()
+    files = {name: str(tmp_path / name) for name in ("a.png", "b.png", "c.wav")}
+    lines = [
+        f"/image {files['a.png']}", f"/image {files['b.png']}", "one <image> two", "three", f"/audio {files['c.wav']}",
+        "/image nowhere.png", "<image> <audio>", f"/image {files['a.png']}", "/clear", "four",
+    ]  # fmt: skip
+    result = ftk_cli("chat", *MODEL, input="\n".join(lines))
+    assert result.exit_code == 0, result.output
+    contents = [prompt.messages[-1].content for prompt in engine.prompts]
+    image, second, sound = (
+        Media(kind, files[name]) for kind, name in (("image", "a.png"), ("image", "b.png"), ("audio", "c.wav"))
+    )
+    assert contents == [
+        (second, Text("one "), image, Text(" two")), "three", (Text("<image>"), Text(" "), sound), "four",
+    ]  # fmt: skip
+    assert "nowhere.png: there is no such file" in result.stderr
+    once = ftk_cli("chat", *MODEL, "--image", "x.png", "--prompt", "What?")
+    assert once.exit_code == 0, once.output
+    assert engine.prompts[-1].messages[-1].content == (Media("image", "x.png"), Text("What?"))
 
 
 def test_help_and_unknown_words_say_what_there_is(ftk_cli, engine):

@@ -133,7 +133,7 @@ def test_special_tokens_in_a_users_text_are_special(run, engine):
 def test_a_prompt_that_is_too_long_or_holds_an_image_is_refused(engine):
     with pytest.raises(DataError, match=r"tokens, but the model reads 512\. Shorten it"):
         engine.generate([prompt("word " * 600)], GREEDY)
-    with pytest.raises(DataError, match="reads text only"):
+    with pytest.raises(DataError, match="images cannot be shown to this model"):
         engine.generate([Prompt((Message("user", (Media("image", "a.png"),)),))], GREEDY)
 
 

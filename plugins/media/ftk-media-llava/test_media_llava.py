@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ftk import DataError, ModelError
+from ftk import DataError, Message, ModelError, Prompt, Sampling, Text
 from ftk.opening import open_run
 from ftk.registry import Registry
 from ftk.run import Run
@@ -463,6 +463,87 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(ftk_run, drawn, tmp_pat
         resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"),
     )  # fmt: skip
     assert losses_of(again)[-2:] == losses_of(whole)[-2:]
+
+
+# Answers
+
+ASKED = [
+    (("Look: ", 0), ("user",)),
+    ((1, " and ", 2, " differ?"), ("user",)),
+    (("Just words.",), ("user",)),
+    ((3, "Is it wide?"), ("user",)),
+]
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """Prompts with an image, two, none, and one; and what the real processor is given for each."""
+    shown = [draw(tmp_path / f"{number}.png", *size, number) for number, size in enumerate(SIZES[:4])]
+    prompts, inputs = [], []
+    for parts, _ in ASKED:
+        content = tuple(Text(part) if isinstance(part, str) else shown[part] for part in parts)
+        said = "".join(part if isinstance(part, str) else "<image>" for part in parts)
+        images = [Image.open(shown[part].source) for part in parts if isinstance(part, int)]
+        prompts.append(Prompt((Message("user", content),)))
+        inputs.append((f"<|im_start|>user\n{said}<|im_end|>\n<|im_start|>assistant\n", images or None))
+    return prompts, inputs
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_engine_answers_as_transformers_does_with_the_real_processor(asked, family):
+    prompts, inputs = asked
+    run = tiny(family)
+    engine = run.engine()
+    greedy = Sampling(max_new_tokens=8, do_sample=False)
+    replies = engine.generate(prompts, greedy)
+    assert [engine.generate([prompt], greedy)[0] for prompt in prompts] == replies
+    assert ["".join(engine.stream(prompt, greedy)) for prompt in prompts] == [reply.text for reply in replies]
+    for reply, (text, images) in zip(replies, inputs, strict=True):
+        given = run.processor(images=images, text=text, return_tensors="pt")
+        out = run.model(trainable=False).generate(**given, max_new_tokens=8, do_sample=False, eos_token_id=2)
+        width = given["input_ids"].shape[1]
+        assert reply.text == run.tokenizer.decode([t for t in out[0, width:] if t != 2], skip_special_tokens=True)
+        assert reply.num_prompt_tokens == width
+
+
+def test_an_answer_is_scored_with_its_image(asked):
+    """Against the sum over the answer's tokens that transformers' processor and model give."""
+    prompts, inputs = asked
+    run = tiny()
+    engine = run.engine()
+    for prompt, (text, images) in zip(prompts, inputs, strict=True):
+        given = run.processor(images=images, text=f"{text}A thing.<|im_end|>", return_tensors="pt")
+        before = run.processor(images=images, text=text)["input_ids"][0]
+        with torch.no_grad():
+            logprobs = run.model(trainable=False)(**given).logits[0].log_softmax(-1)
+        ids = given["input_ids"][0]
+        wanted = sum(float(logprobs[i - 1, ids[i]]) for i in range(len(before), len(ids))) / (len(ids) - len(before))
+        scored = engine.score([Prompt((*prompt.messages, Message("assistant", "A thing.")))])
+        assert scored[0] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_what_cannot_be_shown_is_one_line(asked, tmp_path):
+    engine = tiny().engine()
+    for content, said in [
+        ((Media("image", str(tmp_path / "none.png")),), "none.png: there is no such file"),
+        ((Media("video", "a.mp4"),), "has 1 video"),
+        ("an <image> tag", "has more <image> placeholders than images"),
+    ]:
+        with pytest.raises(DataError, match=said) as error:
+            engine.generate([Prompt((Message("user", content),))], Sampling(max_new_tokens=2))
+        assert "\n" not in str(error.value)
+
+
+def test_chat_shows_an_image_to_what_a_run_has_made(ftk_run, ftk_cli, drawn, tmp_path):
+    finished = ftk_run(**COMMON, **drawn, model_name_or_path="ftk://random/llava", max_steps=2)
+    words = ["chat", finished.folder, "--do_sample", "false", "--max_new_tokens", "4", "--prompt", "What is it?"]
+    seen = [ftk_cli(*words, *more) for more in ([], ["--image", str(tmp_path / "0.png")])]
+    assert [one.exit_code for one in seen] == [0, 0], seen[1].output
+    run = open_run("chat", str(finished.folder))
+    content = (Media("image", str(tmp_path / "0.png")), Text("What is it?"))
+    reply = run.engine().generate([Prompt((Message("user", content),))], Sampling(max_new_tokens=4, do_sample=False))
+    assert seen[1].stdout == reply[0].text + "\n"
+    assert seen[0].stdout != seen[1].stdout
 
 
 # Errors

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from ftk import Media
 from ftk.kernel_options import SamplingOptions
 from ftk.opening import open_run
 from ftk.rundir import RECORD, read_record
@@ -25,9 +26,15 @@ if TYPE_CHECKING:
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[SOURCE] [--KEY VALUE]...")
 @click.option("--system", metavar="TEXT", help="The system text of the conversation.")
 @click.option("--prompt", metavar="TEXT", help="Ask this once, print the answer and nothing else, and end.")
+@click.option("--image", "images", multiple=True, metavar="FILE", help="Show it with the first words; may be repeated.")
+@click.option("--video", "videos", multiple=True, metavar="FILE", help="The same with a video.")
+@click.option("--audio", "audios", multiple=True, metavar="FILE", help="The same with a sound.")
 @click.option("--base", is_flag=True, help="Talk to the model from before the training.")
 @click.option("-v", "--verbose", is_flag=True, help="Show tracebacks.")
-def chat(words: tuple[str, ...], system: str | None, prompt: str | None, base: bool, verbose: bool) -> None:
+def chat(
+    words: tuple[str, ...], system: str | None, prompt: str | None, images: tuple[str, ...], videos: tuple[str, ...],
+    audios: tuple[str, ...], base: bool, verbose: bool,
+) -> None:  # fmt: skip
     """Talk to a model, or to what a run has made of it.
 
     SOURCE is the YAML of a run, its run directory, or a model's folder or ftk:// address. Without it, say
@@ -41,6 +48,8 @@ def chat(words: tuple[str, ...], system: str | None, prompt: str | None, base: b
         if not base and (lack := what_is_missing(run)):
             click.echo(lack, err=True)
         conversation = Conversation(engine, run.options(SamplingOptions), seed_of(run), system)
+        for kind, paths in (("image", images), ("video", videos), ("audio", audios)):
+            conversation.showing += [Media(kind, path) for path in paths]
         if prompt is not None:
             answer_once(conversation, prompt)
         else:

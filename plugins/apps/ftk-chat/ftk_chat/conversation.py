@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import click
-from ftk import DataError, Message, Prompt
+from ftk import DataError, Media, Message, Prompt, Text
 from ftk.kernel_options import SamplingOptions
 from ftk.types import RunningEngine
 
 HELP = """/clear        forget what was said
 /system TEXT  set the system text; without TEXT, take it out
+/image FILE   show an image with the next line; also /video and /audio
 /help         these lines
 /exit         end; so does Ctrl-D. Ctrl-C stops an answer"""
 
+PLACE = re.compile("<(image|video|audio)>")
+
 
 class Conversation:
-    """What was said, and the engine that goes on with it. ``seed`` counts on with every answer."""
+    """What was said, and the engine that goes on with it. ``seed`` counts on with every answer.
+
+    showing: what the next line shows: each in the place of its ``<image>``, ``<video>`` or ``<audio>``, else before it.
+    """
 
     def __init__(
         self, engine: RunningEngine, options: SamplingOptions, seed: int | None = None, system: str | None = None
     ) -> None:
         self.engine, self.options, self.seed, self.system = engine, options, seed, system
         self.messages: list[Message] = []
+        self.showing: list[Media] = []
 
     def answer(self, text: str) -> Iterator[str]:
         """Say ``text`` and yield the answer as it comes. An answer that is broken off is kept as far as it came.
 
-        Raises DataError when the conversation has become too long; then nothing is added to it.
+        Raises DataError when the conversation has become too long, or shows what the model cannot take; then nothing is
+        added to it.
         """
-        turn = Message("user", text)
+        turn = Message("user", _content(text, self.showing))
+        self.showing = []
         head = [Message("system", self.system)] if self.system else []
         said: list[str] = []
         try:
@@ -46,7 +58,22 @@ class Conversation:
 
     def clear(self) -> None:
         """Forget what was said; the system text stays."""
-        self.messages = []
+        self.messages, self.showing = [], []
+
+
+def _content(text: str, media: Sequence[Media]) -> str | tuple[Text | Media, ...]:
+    """A text with media in the places that it names; those that it does not name stand before it."""
+    if not media:
+        return text
+    waiting, parts = list(media), list[Text | Media]()
+    for number, piece in enumerate(PLACE.split(text)):
+        named = next((one for one in waiting if one.kind == piece), None) if number % 2 else None
+        if named is not None:
+            waiting.remove(named)
+            parts.append(named)
+        elif piece:
+            parts.append(Text(f"<{piece}>" if number % 2 else piece))
+    return (*waiting, *parts)
 
 
 def answer_once(conversation: Conversation, prompt: str) -> None:
@@ -108,7 +135,19 @@ def obey(conversation: Conversation, line: str) -> bool:
         conversation.clear()
         note("forgotten")
 
-    known: dict[str, Callable[[], None]] = {"/clear": clear, "/system": set_system, "/help": lambda: note(HELP)}
+    def show() -> None:
+        path = Path(rest.strip()).expanduser()
+        if not path.is_file():
+            note(f"{rest.strip() or word}: there is no such file")
+            return
+        kind: Any = word.removeprefix("/")
+        conversation.showing.append(Media(kind, str(path)))
+        note(f"{path} is shown with the next line")
+
+    known: dict[str, Callable[[], None]] = {
+        "/clear": clear, "/system": set_system, "/help": lambda: note(HELP), "/image": show, "/video": show,
+        "/audio": show,
+    }  # fmt: skip
     if word in ("/exit", "/quit"):
         return True
     known.get(word, lambda: note(f"{word} is not known.\n{HELP}"))()

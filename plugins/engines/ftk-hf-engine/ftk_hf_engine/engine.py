@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ftk import DataError, Media, Prompt, Reply, Sampling
+from ftk import DataError, Prompt, Reply, Sampling
 from ftk_data import renderer
 from ftk_data.prompts import PromptEncoder
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
@@ -23,6 +23,7 @@ from ftk_hf_engine.pieces import Pieces
 
 if TYPE_CHECKING:
     from ftk.run import Run
+    from ftk.types import Media, MediaEncoder
 
 
 def build(run: Run, model: Any) -> HuggingfaceEngine:
@@ -31,11 +32,12 @@ def build(run: Run, model: Any) -> HuggingfaceEngine:
     placed = model.device.type != "cpu" or getattr(model, "hf_device_map", None) is not None
     if torch.accelerator.is_available() and not on_cpu and not placed:
         model = model.to(torch.accelerator.current_accelerator())
-    return HuggingfaceEngine(model, run.tokenizer, renderer(run))
+    media = run.media if run.processor is not None else None  # without one a model that sees can still read
+    return HuggingfaceEngine(model, run.tokenizer, renderer(run), media)
 
 
 class HuggingfaceEngine:
-    """A :class:`ftk.types.RunningEngine`.
+    """A :class:`ftk.types.RunningEngine`. ``media`` shows the model what a prompt holds beside text.
 
     Special tokens that stand in a user's text are read as special tokens, as in training.
     An answer ends with the tokenizer's end token, the model's own ends, the template's stops or ``sampling.stop``.
@@ -43,10 +45,10 @@ class HuggingfaceEngine:
     One call runs at a time; more wait. A batch is as large as the caller makes it.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, template: Any) -> None:
-        self.model, self.tokenizer, self.template = model, tokenizer, template
+    def __init__(self, model: Any, tokenizer: Any, template: Any, media: MediaEncoder | None = None) -> None:
+        self.model, self.tokenizer, self.template, self.media = model, tokenizer, template, media
         self._turn = threading.Lock()
-        self._prompts = PromptEncoder(template, tokenizer)
+        self._prompts = PromptEncoder(template, tokenizer, media)
         added = tokenizer.get_added_vocab()
         self._stops = tuple(stop for stop in template.stop if stop not in added)
         own = model.generation_config.eos_token_id if model.generation_config else None
@@ -108,9 +110,8 @@ class HuggingfaceEngine:
         self.model = None
 
     def _inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-        for prompt in prompts:
-            _refuse_media(prompt)
-        rows = self._prompts.ids([(prompt.messages, prompt.tools) for prompt in prompts])
+        shown = self._prompts.shown([(prompt.messages, prompt.tools) for prompt in prompts])
+        rows = [row for row, _ in shown]
         longest = max(map(len, rows))
         if self._limit and longest >= self._limit:
             raise DataError(f"the prompt has {longest} tokens, but the model reads {self._limit}. Shorten it")
@@ -118,7 +119,14 @@ class HuggingfaceEngine:
         ids_BT = [[pad] * (longest - len(row)) + row for row in rows]
         mask_BT = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
         made = {"input_ids": torch.tensor(ids_BT), "attention_mask": torch.tensor(mask_BT)}
-        return {name: tensor.to(self.model.device) for name, tensor in made.items()}
+        return self._placed(made, [media for _, media in shown])
+
+    def _placed(self, batch: dict[str, torch.Tensor], media: Sequence[Sequence[Media]]) -> dict[str, torch.Tensor]:
+        """The batch with what it shows, where the model is; pixels and sounds in the type of its weights."""
+        if self.media is not None and any(media):
+            batch = {**batch, **self.media.encode(batch, media)}
+        types = {name: self.model.dtype if one.is_floating_point() else one.dtype for name, one in batch.items()}
+        return {name: tensor.to(self.model.device, types[name]) for name, tensor in batch.items()}
 
     def _arguments(self, sampling: Sampling, width: int, *criteria: StoppingCriteria) -> dict[str, Any]:
         room = self._limit - width if self._limit else sampling.max_new_tokens
@@ -178,20 +186,21 @@ class HuggingfaceEngine:
 
     @torch.inference_mode()
     def _score(self, prompt: Prompt) -> float:
-        _refuse_media(prompt)
         if not prompt.messages or prompt.messages[-1].role != "assistant":
             raise DataError("score: the conversation does not end with an answer")
         before = [replace(message, trained=False) for message in prompt.messages[:-1]]
         row = self.template.render([*before, replace(prompt.messages[-1], trained=True)], prompt.tools)[-1]
+        row = self._prompts.with_media(row, prompt.messages)
         encoded = self.tokenizer([segment.text for segment in row], add_special_tokens=False)["input_ids"]
         tokens = [token for part in encoded for token in part]
         scored = [segment.trained for segment, part in zip(row, encoded, strict=True) for _ in part]
-        tokens_BT = torch.tensor([tokens], device=self.model.device)
+        media = [segment.media for segment in row if segment.media is not None]
+        inputs = self._placed({"input_ids": torch.tensor([tokens])}, [media])
         with self._answering(Sampling()):
-            logits_TV = self.model(input_ids=tokens_BT, use_cache=False).logits[0, :-1]
+            logits_TV = self.model(**inputs, use_cache=False).logits[0, :-1]
         places = torch.tensor(scored[1:], device=logits_TV.device).nonzero()[:, 0]
         log_probs_TV = logits_TV[places].float().log_softmax(-1)
-        said = tokens_BT[0, 1:].to(logits_TV.device)[places]
+        said = inputs["input_ids"][0, 1:].to(logits_TV.device)[places]
         return float(log_probs_TV.gather(1, said[:, None]).mean())
 
 
@@ -233,9 +242,3 @@ class Said(StoppingCriteria):
         texts = self.tokenizer.batch_decode(tails_BT, self.skip, clean_up_tokenization_spaces=False)
         done = [any(stop in text for stop in self.stops) for text in texts]
         return torch.tensor(done, device=input_ids.device)
-
-
-def _refuse_media(prompt: Prompt) -> None:
-    for message in prompt.messages:
-        if not isinstance(message.content, str) and any(isinstance(part, Media) for part in message.content):
-            raise DataError("the huggingface engine reads text only; this prompt holds an image, a video or a sound")
