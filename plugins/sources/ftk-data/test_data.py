@@ -6,6 +6,7 @@ token counts that three peers agree on (reference/baselines.md section 3), and c
 
 import json
 from pathlib import Path
+from random import Random
 
 import ftk
 import numpy as np
@@ -14,6 +15,7 @@ from ftk_data import DataOptions, TemplateOptions, renderer, shards
 from ftk_data.encoding import Encoder
 from ftk_data.mixing import mixed, split_off
 from ftk_data.packing import packs
+from ftk_data.reading import Sampled
 from ftk_data.rendering import declared
 from ftk_data.rows import build_chat, build_text
 from ftk_data.stages import with_flags
@@ -191,7 +193,7 @@ def test_text_for_a_stage_that_wants_conversations_is_refused(make_run, tmp_path
     [
         ("concat", [0, 1, 2, 3, 4]),
         ("interleave_under", [0, 3, 1, 4]),
-        ("interleave_over", [0, 3, 1, 4, 2]),
+        ("interleave_over", [0, 3, 1, 4, 2, 3]),
         ("interleave_once", [0, 3, 1, 4, 2]),
     ],
 )
@@ -202,7 +204,29 @@ def test_mixing_three_rows_with_two_in_turn(strategy, expected):
 def test_interleave_over_repeats_the_smaller_set():
     order = mixed([5, 1], DataOptions(mix_strategy="interleave_over"), 0).tolist()
     assert sorted(set(order)) == list(range(6))
-    assert order.count(5) == 4
+    assert order.count(5) == 5
+
+
+@pytest.mark.parametrize(
+    ("strategy", "theirs"),
+    [
+        ("interleave_under", "first_exhausted"),
+        ("interleave_over", "all_exhausted"),
+        ("interleave_once", "all_exhausted_without_replacement"),
+    ],
+)
+def test_interleaved_rows_come_as_the_datasets_library_orders_them(strategy, theirs):
+    datasets = pytest.importorskip("datasets")
+    random = Random(strategy)
+    for seed in range(8):
+        sizes = [random.randrange(1, 9) for _ in range(random.randrange(2, 5))]
+        offsets = [sum(sizes[:number]) for number in range(len(sizes))]
+        sets = [datasets.Dataset.from_dict({"n": range(o, o + size)}) for o, size in zip(offsets, sizes, strict=True)]
+        for shares in (None, [random.random() + 0.1 for _ in sizes]):
+            chances = shares and [share / sum(shares) for share in shares]
+            wanted = datasets.interleave_datasets(sets, chances, seed=seed, stopping_strategy=theirs)["n"]
+            options = DataOptions(mix_strategy=strategy, interleave_probs=shares)
+            assert mixed(sizes, options, seed).tolist() == list(wanted), (sizes, shares)
 
 
 def test_interleave_probs_set_the_shares():
@@ -257,6 +281,41 @@ def test_max_samples_and_num_samples_choose_rows(make_run, tmp_path):
     assert len(build_chat(make_run(max_samples=2), "train")) == 2
     entry = {"file_name": str(tmp_path / "rows.jsonl"), "num_samples": 6}
     assert len(build_chat(make_run(dataset=[entry]), "train")) == 6
+    with pytest.raises(ftk.ConfigError, match="ranking: expected true or false, found 'yes'"):
+        build_chat(make_run(dataset=[{**entry, "ranking": "yes"}]), "train")
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize("num", [1, 3, 10, 25])
+def test_num_samples_keeps_no_row_that_it_does_not_take(counted, num):
+    class Source:
+        def __iter__(self):
+            return iter([{"n": number} for number in range(10)])
+
+        def fingerprint(self):
+            return "x"
+
+    if counted:
+        Source.__len__ = lambda self: 10
+    chosen = Sampled(Source(), num, 3)
+    numbers = [row["n"] for row in chosen]
+    assert len(chosen) == len(numbers) == num
+    assert len(set(numbers)) == min(num, 10)
+    assert numbers == [row["n"] for row in Sampled(Source(), num, 3)]
+    assert [row["n"] for row in chosen.at(num - 1)] == numbers[-1:]
+    if counted:
+        assert len(chosen._read) == len(set(numbers))
+
+
+def test_val_size_and_data_sets_for_evaluation_exclude_each_other(make_run, tmp_path):
+    """LLaMA-Factory's rule (reference section 2)."""
+    with pytest.raises(ftk.ConfigError, match="val_size and eval_dataset exclude each other"):
+        make_run(val_size=1, eval_dataset=str(tmp_path / "rows.jsonl"))
+
+
+def test_data_without_rows_says_which(make_run):
+    with pytest.raises(ftk.DataError, match=r"no row is left to train on \(rows: has no rows\)"):
+        build_chat(make_run(lines="\n"), "train")
 
 
 # Packing

@@ -8,8 +8,8 @@ from ftk import DataError, DatasetEntry
 from ftk_data.files import open_path
 from ftk_data.slices import of_file, split_of
 
-PARTS = ["train", "train[:3]", "train[3:]", "train[2:5]", "train[-2:]", "train[:-2]", "train[:10%]", "train[25%:75%]",
-         "train[-30%:]", "train[:100]", "train[5:2]", "train[7%:]", "train[:]", "train[100%:]", "train[0:0]"]  # fmt: skip
+PARTS = ["train", "train[:3]", "train[3:]", "train[2:5]", "train[-2:]", "train[:-2]", "train[:10%]", "train[3%:75%]",
+         "train[-30%:]", "train[5:2]", "train[0:0]", "train[7%:]", "train[:]", "train[100%:]"]  # fmt: skip
 
 
 def entry(path, **fields):

@@ -480,6 +480,23 @@ def test_the_first_examples_are_set_aside_and_never_trained(stream, mix):
         assert trained[: len(wanted) - 4] == wanted[4:]
 
 
+def test_between_training_and_evaluation_every_row_is_accounted_for(stream, report):
+    """Read is 16 rows, of which 13 are good: two bad ones before the fourth good one, one after it."""
+    rows = [{"bad": "x"}, *texts("a", 3), {"empty": True}, *texts("b", 5), {"bad": "x"}, *texts("c", 5)]
+    chosen = {**ALONE, "val_size": 4, "on_bad_row": "skip"}
+    aside = stream(build_text, {"a": rows}, split="eval", **chosen)
+    of_eval = report(aside.run)["eval"]["datasets"]["a"]
+    made = stream(build_text, {"a": rows}, **chosen)
+    for _ in islice(made, 9):
+        pass
+    made.publish(9)
+    of_train = report(made.run)["train"]["datasets"]["a"]
+    assert {key: of_eval[key] for key in of_eval if key.startswith(("rows", "dropped"))} == {
+        "rows_read": 6, "rows_used": 4, "dropped: malformed": 1, "dropped: empty": 1,
+    }  # fmt: skip
+    assert of_train == {"rows_read": 10, "rows_used": 9, "dropped: malformed": 1}
+
+
 def test_all_rows_of_an_example_go_the_same_way(stream):
     chosen = {"cutoff_policy": "split", "cutoff_len": 8, "buffer_size": 1, "packing": False, "val_size": 2}
     sets = {"a": texts("a", 9, 9)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,13 +33,19 @@ def mixed(sizes: Sequence[int], options: DataOptions, seed: int) -> NDArray[np.i
 def _interleaved(
     sizes: Sequence[int], shares: Sequence[float] | None, strategy: str, offsets: NDArray[np.int64], seed: int
 ) -> list[int]:
-    """Draw from the sets in turn, or by their shares; what ends it is the strategy's difference."""
+    """Draw from the sets in turn, or by their shares; what ends it is the strategy's difference.
+
+    In turn, the last round is finished, as the datasets library does.
+    """
     turns = _turns(len(sizes), shares, seed)
     taken = [0] * len(sizes)
     drawn = [which for which in range(len(sizes)) if shares is None or shares[which]]
     used_up = {which for which in drawn if not sizes[which]}
     order: list[int] = []
-    while len(used_up) < len(drawn) and not (strategy == "interleave_under" and used_up):
+    for turn in count():
+        over = len(used_up) == len(drawn) or (strategy == "interleave_under" and used_up)
+        if over and (shares is not None or turn % len(sizes) == 0 or strategy == "interleave_once"):
+            break
         which = next(turns)
         if which not in drawn or not sizes[which] or (strategy == "interleave_once" and which in used_up):
             continue

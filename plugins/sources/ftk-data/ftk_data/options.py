@@ -29,7 +29,10 @@ class DataOptions:
     mask_history: bool = ftk.option(False, help="Train the last answer of a conversation only.")
     max_samples: int | None = ftk.option(None, help="Take only this many rows of each data set.", minimum=1)
     val_size: float = ftk.option(
-        0.0, help="Set aside for evaluation: a number of rows (1 or more) or a share (below 1).", minimum=0
+        0.0,
+        help="Set aside for evaluation: a number of rows (1 or more) or a share (below 1).",
+        minimum=0,
+        excludes=("eval_dataset",),
     )
     mix_strategy: Literal["concat", "interleave_under", "interleave_over", "interleave_once"] = ftk.option(
         "concat",

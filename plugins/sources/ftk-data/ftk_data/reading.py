@@ -144,7 +144,7 @@ class Sampled:
 
     def __init__(self, rows: Rows, num: int, seed: int) -> None:
         self.rows, self.num, self.seed = rows, num, seed
-        self._read: Sequence[Mapping[str, Any] | DataError] = ()
+        self._read: Mapping[int, Mapping[str, Any] | DataError] = {}
         self._numbers: list[int] = []
 
     def __len__(self) -> int:
@@ -163,14 +163,19 @@ class Sampled:
     def fingerprint(self) -> str:
         return f"{self.rows.fingerprint()}:{self.num}:{self.seed}"
 
-    def _all(self) -> Sequence[Mapping[str, Any] | DataError]:
+    def _all(self) -> Mapping[int, Mapping[str, Any] | DataError]:
+        """The rows that are drawn, by their number; where the source knows how many it has, no others are kept."""
         if not self._numbers:
-            self._read = list(_Going(self.rows, 0))
+            found = None if hasattr(self.rows, "__len__") else dict(enumerate(_Going(self.rows, 0)))
+            total = len(self.rows) if found is None else len(found)  # type: ignore[arg-type]
             random = np.random.default_rng(self.seed)
-            if self._read:
-                numbers = [*random.permutation(len(self._read))[: self.num].tolist()]
-                more = max(0, self.num - len(self._read))
-                self._numbers = numbers + random.integers(len(self._read), size=more).tolist()
+            numbers = [*random.permutation(total)[: self.num].tolist()]
+            if total:
+                numbers += random.integers(total, size=max(0, self.num - total)).tolist()
+            wanted = set(numbers)
+            if found is None:
+                found = {number: row for number, row in enumerate(_Going(self.rows, 0)) if number in wanted}
+            self._read, self._numbers = found, numbers
         return self._read
 
 
@@ -190,8 +195,10 @@ class _Raising(Iterator["Mapping[str, Any]"]):
 def chosen(dataset: Dataset, seed: int) -> Rows:
     """The rows of a data set, those that ``num_samples`` of its entry takes.
 
-    Raises ConfigError when that is no number from 1.
+    Raises ConfigError when that is no number from 1, and when ``ranking`` is neither true nor false.
     """
+    if (ranking := dataset.entry.fields.get("ranking")) not in (None, True, False):
+        raise ConfigError(f"{dataset.name}: ranking: expected true or false, found {ranking!r}")
     rows = dataset.open()
     wanted = dataset.entry.fields.get("num_samples")
     if wanted is None:

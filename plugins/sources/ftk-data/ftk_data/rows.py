@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from ftk import DataError
+from ftk import ConfigError, DataError
 
 from ftk_data import cache, report, shards, streaming
 from ftk_data.mixing import mixed, split_off
@@ -85,6 +85,7 @@ def build_prompts(run: Run, split: str) -> Made:
 
 
 def _built(run: Run, split: str, stage: Stage, options: DataOptions) -> Made:
+    _check_stage(run, stage, options)
     fitting = options
     if stage is TEXT:
         if _in_blocks(options):
@@ -100,6 +101,15 @@ def _built(run: Run, split: str, stage: Stage, options: DataOptions) -> Made:
             for one in _each(part, stage, whole=bool(run.datasets("eval")))
         }
     return _published(run, split, part, stage, options)
+
+
+def _check_stage(run: Run, stage: Stage, options: DataOptions) -> None:
+    """Raise ConfigError for what this stage cannot do, and warn of what has no effect in it."""
+    for key in stage.refuses:
+        if getattr(options, key):
+            raise ConfigError(f"{run.plan.where(key)}: has no meaning for rows of {stage.name}. Take it out")
+    if options.packing and stage not in (CHAT, TEXT):
+        log.warning("%s: rows of %s are not packed", run.plan.where("packing"), stage.name)
 
 
 def _each(part: Part, stage: Stage, *, whole: bool) -> Iterator[Part]:
@@ -231,4 +241,5 @@ def _why(datasets: Sequence[Tokenised]) -> str:
     reasons = [
         f"{one.name}: {num} {why}" for one in datasets for why, num in one.counts.items() if why not in ("rows", "used")
     ]
+    reasons += [f"{one.name}: has no rows" for one in datasets if not one.counts.get("rows")]
     return f" ({'; '.join(reasons)})" if reasons else ""

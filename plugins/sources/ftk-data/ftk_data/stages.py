@@ -29,7 +29,7 @@ class Stage:
     parts: example → its conversations. together: the rows of an example are of use only all together, one for each
     conversation. answered: rows without a trained token are dropped; a row that needs none has what is before its first
     trained token measured against ``cutoff_len``. policies: what may become of a row that is too long; any other policy
-    drops it. learns_prompts: ``train_on_prompt`` has an effect.
+    drops it. learns_prompts: ``train_on_prompt`` has an effect. refuses: options of data that have no meaning here.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Stage:
     answered: bool = True
     policies: frozenset[str] = frozenset({"truncate", "drop", "split", "error"})
     learns_prompts: bool = False
+    refuses: tuple[str, ...] = ()
 
 
 def with_flags(messages: Sequence[Message], options: DataOptions) -> Sequence[Message]:
@@ -53,9 +54,9 @@ def last_only(messages: Sequence[Message]) -> Sequence[Message]:
 
 
 def _continued(messages: Sequence[Message], answer: Sequence[Message]) -> Sequence[Message]:
-    """A prompt with an answer, which alone is trained."""
+    """A prompt with an answer, which alone is trained, but for turns of it that say otherwise."""
     before = [replace(message, trained=False) if message.role == "assistant" else message for message in messages]
-    return [*before, *(replace(message, trained=None) for message in answer)]
+    return [*before, *answer]
 
 
 def _chat(example: ChatExample, options: DataOptions) -> Sequence[Part]:
@@ -82,13 +83,15 @@ def _prompt(example: ChatExample, options: DataOptions) -> Sequence[Part]:
     *before, last = example.messages
     if last.role != "assistant":
         return (Part(_continued(example.messages, [])),)
-    return (Part(_continued(before, [last])),)
+    return (Part(_continued(before, [replace(last, trained=None)])),)  # a reference, whatever its flag says
 
 
-TEXT = Stage("text", TextExample, lambda example, options: ())
+NO_PROMPTS = ("train_on_prompt", "mask_history")
+TEXT = Stage("text", TextExample, lambda example, options: (), refuses=NO_PROMPTS)
 CHAT = Stage("chat", ChatExample, _chat, learns_prompts=True)
 WHOLE = frozenset({"truncate", "drop", "error"})
 """Half an answer without its prompt can be neither liked nor preferred."""
-PAIRS = Stage("pairs", PairExample, _pair, together=True, policies=WHOLE)
-FEEDBACK = Stage("feedback", FeedbackExample, _feedback, policies=WHOLE)
+NEITHER = (*NO_PROMPTS, "neat_packing")
+PAIRS = Stage("pairs", PairExample, _pair, together=True, policies=WHOLE, refuses=NEITHER)
+FEEDBACK = Stage("feedback", FeedbackExample, _feedback, policies=WHOLE, refuses=NEITHER)
 PROMPTS = Stage("prompts", ChatExample, _prompt, answered=False, policies=frozenset({"drop", "error"}))

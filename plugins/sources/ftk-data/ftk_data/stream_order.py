@@ -133,9 +133,11 @@ class Mix:
         return unit
 
     def _over(self) -> bool:
+        over = len(self.used_up | self.never) == len(self.sources)
         if self.strategy == "interleave_under" and self.used_up:
-            return True
-        return len(self.used_up | self.never) == len(self.sources)
+            over = True
+        in_round = self.order.shares is None and self.strategy != "interleave_once" and self.turn % len(self.sources)
+        return over and not in_round
 
 
 class Shuffle:
@@ -267,6 +269,7 @@ def why(sources: Sequence[UnitSource]) -> str:
     """What became of the rows, for an error: ``" (alpaca: 12 dropped: too long)"``."""
     counts = [(source.name, source.place.seen) for source in sources]
     reasons = [f"{name}: {num} {what}" for name, seen in counts for what, num in seen.items() if what not in OF_ALL]
+    reasons += [f"{name}: has no rows" for name, seen in counts if not seen.get("rows")]
     return f" ({'; '.join(reasons)})" if reasons else ""
 
 

@@ -128,6 +128,11 @@ class UnitSource:
             self._stretch = None
         self.first, self.taken, self.passes = self.start, 0, self.passes + 1
 
+    def counts_before(self, row: int) -> dict[str, int]:
+        """What became of the rows before one; they are made once more, without a word on malformed ones."""
+        self.work.reader.shown = ENOUGH
+        return self.work.piece(0, row)[1]
+
     def _make(self, first: int) -> Stretch:
         piece, counts = self.work.piece(first, first + STRETCH)
         edges, ids = self._units(piece)

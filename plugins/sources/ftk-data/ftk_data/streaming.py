@@ -247,11 +247,10 @@ def _aside(run: Run, stage: Stage, fitting: DataOptions) -> Aside:
         raise ConfigError(f"val_size: {fitting.val_size:g} of {len(examples)} examples leaves none to train on")
     starts = [max((row + 1 for number, row in examples if number == source.number), default=0) for source in sources]
     made = []
-    for source in sources:
-        taken = sum(number == source.number for number, _ in examples)
-        if taken:
+    for source, start in zip(sources, starts, strict=True):
+        if start:
             store = Store(unit.piece for unit in units.values() if unit.id[0] == source.number)
-            made.append(Tokenised(source.name, store, {"rows": taken, "used": taken}, "streamed"))
+            made.append(Tokenised(source.name, store, source.counts_before(start), "streamed"))
     return Aside(tuple(made), tuple(starts))
 
 
