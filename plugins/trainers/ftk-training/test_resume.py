@@ -89,7 +89,7 @@ def test_the_losses_after_a_resume_are_those_of_the_undisturbed_run(ftk_run, tmp
         {"train_sampling_strategy": "group_by_length"},
         {"disable_shuffling": True},
         {"eval_strategy": "epoch", "val_size": 2, "logging_strategy": "epoch", "save_steps": 1},
-        {"finetuning_type": "lora", "lora_dropout": 0.2, "neftune_noise_alpha": 5.0},
+        {"finetuning_type": "lora", "lora_dropout": 0.2},
         {"dataloader_num_workers": 1},
         {"streaming": True, "buffer_size": 3},
         {"buffer_size": 3, "streaming": True, "dataloader_num_workers": 2},

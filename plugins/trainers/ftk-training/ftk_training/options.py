@@ -1,8 +1,8 @@
 """The options of training: every field of transformers' ``TrainingArguments``, and what ftk and LLaMA-Factory add.
 
 Plain data; a test compares it with the installed transformers. Left out are the fields that the kernel owns
-(``output_dir``, ``seed``, ``report_to``, ``resume_from_checkpoint``). Defaults are transformers', but for those that
-the README of this plugin lists with the reason.
+(``output_dir``, ``seed``, ``report_to``, ``resume_from_checkpoint``) and those of ftk-neftune and ftk-liger. Defaults
+are transformers', but for those that the README of this plugin lists with the reason.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ class TrainingOptions:
     label_smoothing_factor: float = option(
         0.0, help="Share of the target spread over all tokens.", minimum=0, maximum=1
     )
-    neftune_noise_alpha: float | None = option(None, help="Scale of the NEFTune noise on embeddings; unset is off.")
     average_tokens_across_devices: bool = option(True, help="The loss is the mean over the tokens of all devices.")
     early_stopping_steps: int | None = option(
         None, help="Stop after this many evaluations without a better metric_for_best_model.", minimum=1
@@ -93,8 +92,6 @@ class TrainingOptions:
     torch_empty_cache_steps: int | None = option(None, help="Empty the device's cache every so many steps.", minimum=1)
     auto_find_batch_size: bool = option(False, help="Halve the batch size when memory runs out, and start again.")
     use_cache: bool = option(False, help="Let the model keep keys and values while it trains.")
-    use_liger_kernel: bool = option(False, help="Liger kernels (needs liger-kernel and a GPU).")
-    liger_kernel_config: dict[str, bool] | None = option(None, help="Which Liger kernels: {rope: true, swiglu: true}.")
     use_cpu: bool = option(False, help="Train on the CPU even if there is a GPU.")
     skip_memory_metrics: bool = option(True, help="False reports the memory of each phase, and slows it down.")
     full_determinism: bool = option(False, help="Deterministic kernels everywhere: slow, for debugging.")
