@@ -143,6 +143,8 @@ def _resume_point(run: Run, args: TrainingArguments) -> Path | None:
 def _train(trainer: ExactTrainer, resumed: Path | None) -> dict[str, float]:
     """Train and return the metrics of the whole run, with what earlier processes of it did."""
     output = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    if not trainer.args.load_best_model_at_end:  # that one was saved as it is
+        trainer.show_result()
     if trainer.stream is not None:
         trainer.stream.publish()
     seconds = trainer.progress.total_seconds()

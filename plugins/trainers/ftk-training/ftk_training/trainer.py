@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ftk import FtkError
+from ftk import ConfigError, FtkError
 
 from ftk_training import checkpoints, learning
 from ftk_training.options import TrainingOptions
@@ -84,7 +84,7 @@ class ExactTrainer(Trainer):
             return False
         if any(not hasattr(rows, "__len__") and not is_stream(rows) for rows in self._row_sets()):
             return False
-        if args.n_gpu > 1 or args.torch_compile or args.use_liger_kernel or args.parallelism_config:
+        if args.n_gpu > 1 or args.torch_compile or args.parallelism_config:
             return False
         peft_configs = getattr(model, "peft_config", None) or {}
         if any(getattr(config, "is_prompt_learning", False) for config in peft_configs.values()):
@@ -102,9 +102,25 @@ class ExactTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             self.optimizer = self.run.optimizer(self.model)
-            super().create_optimizer(model)
+            try:
+                super().create_optimizer(model)
+            except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as cause:
+                said = " ".join(str(cause).split()) or type(cause).__name__
+                raise ConfigError(f"{self.run.plan.where('optim')}: {said}") from cause
             learning.split_rates(self.run, self.model, self.optimizer)
         return self.optimizer
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The norm of all gradients; the optimizer tells it when it has used each up at once."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        if getattr(optimizer, "layerwise", False):
+            return optimizer.take_gradient_norm().item()
+        return super()._get_grad_norm(model, grad_norm=grad_norm)
+
+    def show_result(self) -> None:
+        """Put the weights that are the result into the model: schedule-free optimizers train others beside them."""
+        if hasattr(self.optimizer, "eval"):
+            self.optimizer.eval()
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
         self.progress.num_tokens += _num_tokens(inputs)
@@ -221,6 +237,7 @@ class ExactTrainer(Trainer):
             dtype = torch.bfloat16 if self.args.bf16_full_eval else torch.float16
             model = model.to(dtype=dtype, device=self.args.device)
         model.eval()
+        self.show_result()
         sums: dict[str, torch.Tensor] = {
             name: torch.zeros((), dtype=torch.float64) for name in ("rows", "items", "loss")
         }
@@ -276,6 +293,7 @@ class ExactTrainer(Trainer):
             return
         self.refuse_non_finite(self._tr_loss.item(), self.state.global_step)
         self.store_flos()
+        self.show_result()
         checkpoints.save(self)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
