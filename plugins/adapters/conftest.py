@@ -1,5 +1,6 @@
 """What every adapter has to show in a real run of three steps, on any tiny model."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -61,7 +62,8 @@ def prove(tmp_path, monkeypatch):
         if whole.run.plan.one("adapter").saves == "adapter":
             changed = whole.folder / "base_model"  # where an adapter has changed what is beneath it
             beneath = str(changed) if changed.is_dir() else settings["model_name_or_path"]
-            adapter = str(whole.folder / "checkpoint-3")
+            record = json.loads((whole.folder / "run.json").read_text())
+            adapter = ",".join([*record["beneath"], str(whole.folder / "checkpoint-3")])
             places.append(["--adapter_name_or_path", adapter, "--model_name_or_path", beneath])
         for words in places:
             model = open_run("chat", str(whole.folder), words).model(trainable=False)

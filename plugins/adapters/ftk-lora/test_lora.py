@@ -116,7 +116,9 @@ def test_all_is_the_language_model_alone_where_a_model_sees(tmp_path):
     assert learning_of(tmp_path, lora_target="q_proj") == {name for name in wanted if name.endswith("q_proj")}
 
 
-def test_what_stands_beside_the_language_model_can_be_named(tmp_path):
+def test_what_stands_beside_the_language_model_can_be_named(tmp_path, monkeypatch):
+    """Where no patch keeps it."""
+    monkeypatch.setenv("FTK_DISABLE", "vlm")
     tower = "vision_tower.encoder.layers.0.self_attn.q_proj"
     names = learning_of(tmp_path, lora_target=f"v_proj,linear_1,{tower}")
     language = {f"language_model.layers.{i}.self_attn.v_proj" for i in range(2)}
@@ -268,3 +270,32 @@ def test_an_adapter_that_goes_on_says_which_settings_it_does_not_take(tmp_path, 
         f"the test: lora_rank: 4 has no effect: {folder} goes on as it is, with 2. "
         "create_new_adapter: true makes a new one"
     ]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_moe", "llava", "gpt2"])
+def test_a_run_is_saved_loaded_and_resumed_exactly(prove, family):
+    prove(model_name_or_path=f"ftk://random/{family}", finetuning_type="lora")
+
+
+def test_a_run_with_whole_modules_and_terms_on_embeddings_is_saved_loaded_and_resumed_exactly(prove):
+    prove(
+        model_name_or_path="ftk://random/llama", finetuning_type="lora", additional_target="norm",
+        lora_target="q_proj,embed_tokens,lm_head", use_rslora=True,
+    )  # fmt: skip
+
+
+def test_a_run_with_a_shared_embedding_is_saved_loaded_and_resumed_exactly(prove):
+    done = prove(
+        model_name_or_path="ftk://random/llama?tie_word_embeddings=true", finetuning_type="lora",
+        additional_target="embed_tokens,lm_head",
+    )  # fmt: skip
+    base = done.model.get_base_model()
+    assert base.lm_head.weight is base.get_input_embeddings().weight
+
+
+def test_a_run_on_top_of_a_merged_adapter_is_saved_loaded_and_resumed_exactly(prove, tmp_path):
+    first, _ = saved(tmp_path, "first", lora_target="q_proj")
+    prove(
+        model_name_or_path="ftk://random/llama", finetuning_type="lora", adapter_name_or_path=first,
+        create_new_adapter=True,
+    )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ftk import ModelError
-from ftk_peft.targets import additional_modules, find_targets, ties
+from ftk_peft.targets import additional_modules, find_targets, ties, token_rows
 from ftk_training.quick_imports import quick_imports
 
 from ftk_lora import LoraOptions
@@ -30,6 +30,11 @@ def make_config(model: Any, run: Run) -> LoraConfig:
             f"{run.plan.where('lora_dropout')}: experts that share a parameter cannot have dropout. Set it to 0, or "
             f"name the layers without {', '.join(targets.parameters)} in lora_target"
         )
+    if ties(model, targets.modules):
+        raise ModelError(
+            f"{run.plan.where('lora_target')}: embeddings and output layer share a weight, so a term beside one would "
+            "be merged into both. Name it in additional_target"
+        )
     whole = additional_modules(model, run)
     return LoraConfig(
         task_type="CAUSAL_LM",
@@ -42,5 +47,6 @@ def make_config(model: Any, run: Run) -> LoraConfig:
         target_parameters=targets.parameters or None,
         modules_to_save=whole or None,
         fan_in_fan_out=targets.transposed,
-        ensure_weight_tying=ties(model, [*whole, *targets.modules]),
+        trainable_token_indices=token_rows(model, run, whole) or None,
+        ensure_weight_tying=ties(model, whole),
     )

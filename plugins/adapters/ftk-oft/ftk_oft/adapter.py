@@ -31,7 +31,7 @@ def _config(model: Any, run: Run) -> Any:
 
     Raises ConfigError when both sizes are given, ModelError when a module that is to learn is not there.
     """
-    from ftk_peft.targets import additional_modules, find_targets, ties
+    from ftk_peft.targets import additional_modules, find_targets, ties, token_rows
     from ftk_training.quick_imports import quick_imports
 
     with quick_imports():
@@ -42,11 +42,12 @@ def _config(model: Any, run: Run) -> Any:
         raise ConfigError(f"{run.plan.where('oft_rank')}: oft_block_size says the same. Take one out")
     targets = find_targets(model, options.oft_target, run, "oft_target", experts=False)
     whole = additional_modules(model, run)
+    whole += token_rows(model, run, whole)  # OFT cannot let single rows learn
     if ties(model, [*whole, *targets.modules]):
         key = "additional_target" if ties(model, whole) else "oft_target"
         raise ModelError(
-            f"{run.plan.where(key)}: the output layer shares its weight with the embeddings, which OFT cannot keep up. "
-            "Take it out, or take finetuning_type: lora"
+            f"{run.plan.where(key)}: the output layer shares its weight with the embeddings, and OFT cannot let those "
+            "learn together. Take them out, and new tokens, or take finetuning_type: lora"
         )
     return OFTConfig(
         task_type="CAUSAL_LM",

@@ -13,6 +13,7 @@ from ftk_training.learning import settle, value
 from ftk_training.quick_imports import quick_imports
 
 from ftk_peft import PeftOptions
+from ftk_peft.targets import ties
 
 with quick_imports():
     from peft import PeftConfig, PeftModel, get_peft_model
@@ -48,16 +49,18 @@ def load(model: Any, path: str, run: Run, trainable: bool = False) -> Any:
 
 
 def merged(model: Any, path: str, run: Run) -> Any:
-    """The model with a saved adapter added to its weights. Raises ModelError when the sum is not finite."""
-    model = load(model, path, run)
+    """The model with a saved adapter added to its weights. Raises ModelError when that cannot be, or is not finite."""
+    where, model = f"{run.plan.where('adapter_name_or_path')}: {path}", load(model, path, run)
+    targets = getattr(model.active_peft_config, "target_modules", None)
+    if ties(model.get_base_model(), () if isinstance(targets, str) or not targets else targets):
+        raise ModelError(
+            f"{where}: has terms beside embeddings or an output layer that share a weight here, which would get both"
+        )
     try:
         with without_bitsandbytes(model):
             return model.merge_and_unload(safe_merge=True)
     except (ValueError, AttributeError, NotImplementedError) as cause:
-        name = type_of(model)
-        raise ModelError(
-            f"{run.plan.where('adapter_name_or_path')}: {path}: {name} cannot be merged: {cause}"
-        ) from cause
+        raise ModelError(f"{where}: {type_of(model)} cannot be merged: {cause}") from cause
 
 
 def type_of(model: Any) -> str:

@@ -117,13 +117,36 @@ def additional_modules(model: nn.Module, run: Run) -> list[str]:
     return list(wanted)
 
 
+def token_rows(model: nn.Module, run: Run, whole: Iterable[str]) -> dict[str, list[int]]:
+    """Full name of the embeddings and of an output layer with a weight of its own → the tokens that the run has added.
+
+    Left out is what learns as a ``whole``, and what a patch keeps.
+    """
+    if not run.tokens.added:
+        return {}
+    places = _ends(model)
+    if ties(model, places):
+        places = places[:1]
+    return {
+        name: list(run.tokens.added)
+        for name in places
+        if not why_kept(run, name) and not any(matches(one, [name]) for one in whole)
+    }
+
+
 def ties(model: nn.Module, names: Iterable[str]) -> bool:
     """Whether a name means one of two modules that share a weight: the embeddings and the output layer."""
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]
     if any(one is None for one in ends) or ends[0].weight is not ends[1].weight:
         return False
-    places = [name for name, module in model.named_modules() if any(module is one for one in ends)]
-    return any(matches(name, places) for name in names)
+    return any(matches(name, _ends(model)) for name in names)
+
+
+def _ends(model: nn.Module) -> list[str]:
+    """Full names of the embeddings and the output layer, as far as they are there."""
+    names = {id(module): name for name, module in model.named_modules()}
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    return [names[id(one)] for one in ends if one is not None and id(one) in names]
 
 
 def _under(tops: list[str], name: str) -> bool:

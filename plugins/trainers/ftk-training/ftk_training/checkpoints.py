@@ -274,8 +274,11 @@ def _of_adapter(run: Run, model: Any) -> dict[str, Any]:
     """Arguments that keep peft from asking the hub, in every save, whether the vocabulary was resized.
 
     The config that the model was loaded with lies in a folder or in the cache and answers that. Adapters of the
-    embeddings themselves are left to peft, which needs no hub for them.
+    embeddings themselves are left to peft, which needs no hub for them. Where single rows of them learn those are saved
+    and no more: the others are the base model's, or made anew by the patch that has added them.
     """
+    if any(getattr(config, "trainable_token_indices", None) for config in model.peft_config.values()):
+        return {"save_embedding_layers": False}
     targets = {name for config in model.peft_config.values() for name in getattr(config, "target_modules", None) or ()}
     if targets & {"embed_tokens", "lm_head"}:
         return {}
