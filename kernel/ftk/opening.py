@@ -79,7 +79,7 @@ def _result_of(settings: dict[str, Setting], source: str | None) -> dict[str, Se
     # `beneath`: adapters that the run merged into its base model before it trained its own; `base`: the folder in the
     # run directory of a base model that it has changed, with those merged
     if base := record.get("base"):
-        changed = Setting(str(Path(folder) / base), where)
+        changed = Setting(str(Path(str(folder)) / base), where)
         return {"model_name_or_path": changed, "adapter_name_or_path": Setting([str(folder)], where)}
     return {"adapter_name_or_path": Setting([*record.get("beneath", ()), str(folder)], where)}
 

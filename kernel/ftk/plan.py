@@ -231,6 +231,8 @@ class _Planner:
         for name, kind in self.registry.kinds.items():
             if self.conditions.met(kind.within) if kind.within else name in self.uses:
                 self.choose_kind(name, kind)
+            elif kind.within and command is None:
+                self.refuse_outside(name, kind.within)
         if "model_loader" in self.uses and not self.effective("model_name_or_path"):
             self.errors.append(self.at("model_name_or_path", "not set. Give a folder or the name of a model"))
         if "trainer" in self.chosen and not self.effective("output_dir"):
@@ -247,6 +249,12 @@ class _Planner:
         if kind.required and not self.chosen[name] and kind.selector:
             installed = ", ".join(self.registry.specs(name)) or "none"
             self.errors.append(self.at(kind.selector, f"not set, and no {name} is the default. Installed: {installed}"))
+
+    def refuse_outside(self, name: str, within: str) -> None:
+        """A feature that the user switches on has no place in this run."""
+        for key in (str(spec.switch) for spec in self.registry.specs(name).values()):
+            if key in self.given and is_on(self.given[key].value):
+                self.errors.append(self.at(key, f"needs {within}"))
 
     def candidates(self, name: str, kind: Kind) -> Iterable[Spec]:
         """The specs that the settings choose: by switch, by name, by scheme, or the default one."""

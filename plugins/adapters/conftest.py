@@ -1,6 +1,7 @@
 """What every adapter has to show in a real run of three steps, on any tiny model."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -60,10 +61,11 @@ def prove(tmp_path, monkeypatch):
         assert (logits(untrained) - whole.logits).abs().max() > 1e-3, "nothing was learnt"
         places = [[]]
         if whole.run.plan.one("adapter").saves == "adapter":
-            changed = whole.folder / "base_model"  # where an adapter has changed what is beneath it
-            beneath = str(changed) if changed.is_dir() else settings["model_name_or_path"]
             record = json.loads((whole.folder / "run.json").read_text())
             adapter = ",".join([*record["beneath"], str(whole.folder / "checkpoint-3")])
+            said = json.loads((whole.folder / "checkpoint-3" / "adapter_config.json").read_text())
+            beneath = said["base_model_name_or_path"]
+            beneath = beneath if Path(beneath).parent == whole.folder else settings["model_name_or_path"]
             places.append(["--adapter_name_or_path", adapter, "--model_name_or_path", beneath])
         for words in places:
             model = open_run("chat", str(whole.folder), words).model(trainable=False)

@@ -4,6 +4,7 @@ a (out, in) matrix, which begins as ||W||. The golden property checks have the s
 import pytest
 import torch
 from ftk import ModelError
+from ftk.errors import ConfigError
 from ftk.run import Run
 from ftk.testing import check_plugin
 from ftk.testing.runs import plan_in
@@ -82,3 +83,9 @@ def test_a_run_is_saved_loaded_and_resumed_exactly(prove, settings):
         **{"model_name_or_path": "ftk://random/llama", "finetuning_type": "lora", "use_dora": True, **settings}
     )
     assert any("magnitude" in name for name, one in done.model.named_parameters() if one.requires_grad)
+
+
+@pytest.mark.parametrize("method", ["full", "oft"])
+def test_it_is_refused_without_lora(tmp_path, method):
+    with pytest.raises(ConfigError, match="use_dora: needs adapter:lora"):
+        plan_in(tmp_path, finetuning_type=method, **{"use_dora": True})

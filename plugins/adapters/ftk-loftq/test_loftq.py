@@ -127,10 +127,16 @@ def test_a_run_is_saved_loaded_and_resumed_exactly(prove, settings):
     config = json.loads((done.folder / "checkpoint-3" / "adapter_config.json").read_text())
     assert config["r"] == 8
     changed = settings.get("loftq_iter", 1) > 1
-    assert config["base_model_name_or_path"].endswith("base_model") == changed
-    assert (done.folder / "base_model").is_dir() == changed
+    assert config["base_model_name_or_path"].endswith("changed_base") == changed
+    assert (done.folder / "changed_base").is_dir() == changed
     if changed:
-        with pytest.raises(ModelError, match=r"learnt on .*base_model, not on ftk://random"):
+        with pytest.raises(ModelError, match=r"learnt on .*changed_base, not on ftk://random"):
             make(done.folder.parent, adapter_name_or_path=str(done.folder / "checkpoint-3"), **settings).model(
                 trainable=False
             )
+
+
+@pytest.mark.parametrize("method", ["full", "oft"])
+def test_it_is_refused_without_lora(tmp_path, method):
+    with pytest.raises(ConfigError, match="loftq_init: needs adapter:lora"):
+        plan_in(tmp_path, finetuning_type=method, **{"loftq_init": True})

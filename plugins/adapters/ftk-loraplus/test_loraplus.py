@@ -101,3 +101,9 @@ def test_a_run_with_any_optim_is_saved_loaded_and_resumed_exactly(prove, optim):
 @pytest.mark.parametrize("family", ["mixtral", "llava"])
 def test_a_run_of_another_kind_of_model_is_saved_loaded_and_resumed_exactly(prove, family):
     prove(model_name_or_path=f"ftk://random/{family}", finetuning_type="lora", loraplus_lr_ratio=4)
+
+
+@pytest.mark.parametrize("method", ["full", "oft"])
+def test_it_is_refused_without_lora(tmp_path, method):
+    with pytest.raises(ConfigError, match="loraplus_lr_ratio: needs adapter:lora"):
+        plan_in(tmp_path, finetuning_type=method, **{"loraplus_lr_ratio": 16})

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from ftk import ModelError
+from ftk.errors import ConfigError
 from ftk.opening import open_run
 from ftk.run import Run
 from ftk.testing import check_plugin
@@ -170,4 +171,10 @@ def test_its_keys_have_no_effect_without_it(tmp_path):
 
 def test_open_run_finds_the_changed_model(prove):
     done = prove(**LLAMA, pissa_convert=False)
-    assert open_run("chat", str(done.folder)).value("model_name_or_path") == str(done.folder / "base_model")
+    assert open_run("chat", str(done.folder)).value("model_name_or_path") == str(done.folder / "changed_base")
+
+
+@pytest.mark.parametrize("method", ["full", "oft"])
+def test_it_is_refused_without_lora(tmp_path, method):
+    with pytest.raises(ConfigError, match="pissa_init: needs adapter:lora"):
+        plan_in(tmp_path, finetuning_type=method, **{"pissa_init": True})

@@ -14,7 +14,7 @@ import ftk
 
 __all__ = ["BASE", "LoraVariant", "PeftOptions"]
 
-BASE = "base_model"
+BASE = "changed_base"
 """Folder in the run directory of a base model that a variant has changed."""
 
 

@@ -77,10 +77,10 @@ def find_adapter(path: str, run: Run) -> str:
 
 
 def _check_base(folder: Path, run: Run, where: str) -> None:
-    """Refuse an adapter that learnt on a changed model, beside which it was saved, on any other."""
+    """Refuse an adapter that learnt on a changed model, beside which it was saved, on any other; and the reverse."""
     said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
     name = str(run.value("model_name_or_path"))
-    if said and Path(said).name == BASE and Path(name).name != BASE:
+    if said and (Path(said).name == BASE) != (Path(name).name == BASE):
         raise ModelError(f"{where}: {folder} learnt on {said}, not on {name}. Give that as model_name_or_path")
 
 

@@ -107,8 +107,9 @@ def split_rates(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimiz
     wanted: dict[int, float] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            found = (rate for rate in (rule(name, parameter) for rule in rules) if rate is not None)
-            wanted |= {id(parameter): rate for rate in found if id(parameter) not in wanted}
+            answers = (rule(name, parameter) for rule in rules)
+            if (rate := next((one for one in answers if one is not None), None)) is not None:
+                wanted[id(parameter)] = rate
     parts = []
     for group in optimizer.param_groups:
         rates = {id(one): wanted.get(id(one), group["lr"]) for one in group["params"]}
