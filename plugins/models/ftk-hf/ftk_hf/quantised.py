@@ -37,7 +37,7 @@ def quantization(run: Run, config: Any) -> tuple[Any, Any]:
         stored = stored_in(config)
         if stored is not None:
             _compare_bits(run, stored)
-            stored = dict(run.stored_quantization(stored))
+            stored = _spared_anywhere(run.stored_quantization(stored))
         _check_device(run)
         return stored, None if stored is not None else _spare(run.quantization_config(), config)
 
@@ -67,6 +67,18 @@ def _beside(module: torch.nn.Module, language: torch.nn.Module, prefix: str = ""
             yield from _beside(child, language, f"{prefix}{name}.")
         elif child is not language:
             yield prefix + name
+
+
+def _spared_anywhere(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what it spares found below other modules, too.
+
+    Files name ``visual``, which in transformers 5 is ``model.visual``; names are compared from their start on.
+    """
+    found = dict(stored)
+    for key in SPARED:
+        if names := found.get(key):
+            found[key] = [*names, *(rf".*\.{name}(\.|$)" for name in names)]
+    return found
 
 
 def as_stored(run: Run, stored: Mapping[str, Any]) -> Mapping[str, Any]:
