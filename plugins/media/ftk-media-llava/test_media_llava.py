@@ -4,6 +4,7 @@ The tiny models are ``ftk://random/llava`` and ``llava_next``; counting is also 
 of 336 pixels, patches of 14).
 """
 
+import itertools
 import json
 import random
 import shutil
@@ -20,9 +21,10 @@ from ftk.registry import Registry
 from ftk.run import Run
 from ftk.testing import check_plugin
 from ftk.testing.runs import plan_in
-from ftk.types import Media
+from ftk.types import Media, Tokens
 from ftk_media.images import Images
 from ftk_media_llava.counting import llava_next_tokens, llava_tokens, seen_size
+from ftk_media_llava.images import llava, llava_next
 from ftk_training.collator import Collator
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -155,6 +157,73 @@ def test_the_tower_sees_what_the_image_processor_makes(image_processor):
     for size in [(40, 30), (64, 64), (30, 90), (200, 100), (33, 32)]:
         made = image_processor(Image.new("RGB", size), return_tensors="pt")["pixel_values"]
         assert seen_size(image_processor, size) == (made.shape[-1], made.shape[-2])
+
+
+def clip(**values):
+    return CLIPImageProcessorPil(**{"size": {"shortest_edge": 48}, "crop_size": {"height": 48, "width": 48}, **values})
+
+
+def padded(edge):
+    return LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": edge}, do_center_crop=False)
+
+
+KINDS = [
+    # published shapes in small: CLIP with its class token, SigLIP without one, squares from padding
+    (clip(), {"vision_feature_select_strategy": "default", "num_additional_image_tokens": 1, "patch_size": 8}),
+    (clip(), {"vision_feature_select_strategy": "full", "num_additional_image_tokens": 1, "patch_size": 8}),
+    (clip(crop_size={"height": 40, "width": 24}), {"vision_feature_select_strategy": "full", "patch_size": 4}),
+    (clip(do_center_crop=False, size={"height": 32, "width": 64}), {"patch_size": 16}),
+    (clip(do_resize=False), {"vision_feature_select_strategy": "full", "patch_size": 6}),
+    (SiglipImageProcessorPil(size={"height": 56, "width": 56}), {"patch_size": 14}),
+    (padded(48), {"num_additional_image_tokens": 1, "patch_size": 8}),
+    (padded(60), {"vision_feature_select_strategy": "full", "patch_size": 12}),
+]
+KINDS_NEXT = [{"image_grid_pinpoints": [[32, 64], [64, 32], [64, 64]]}, {"image_grid_pinpoints": [[96, 32], [32, 96]]}]
+
+
+def kinds_of_processors(tokenizer):
+    """LLaVA's processor in many configurations, as published models and their relatives have them."""
+    for image_processor, more in KINDS:
+        yield llava, LlavaProcessor(image_processor, tokenizer, **{"vision_feature_select_strategy": "full", **more})
+    square = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    for grids in KINDS_NEXT:
+        for strategy in ("default", "full"):
+            image_processor = LlavaNextImageProcessorPil(**square, **grids)
+            more = {"patch_size": 8, "vision_feature_select_strategy": strategy, "num_additional_image_tokens": 1}
+            yield llava_next, LlavaNextProcessor(image_processor, tokenizer, **more)
+
+
+@pytest.mark.parametrize("number", range(len(KINDS) + 2 * len(KINDS_NEXT)))
+def test_tokens_and_tensors_are_those_of_the_real_processor_in_every_configuration(tokenizer, tmp_path, number):
+    """From files to a batch, for images of many sizes: ids, pixel_values and image_sizes, to the bit."""
+    make, processor = list(kinds_of_processors(tokenizer))[number]
+    run = Run(plan(tmp_path, image_min_pixels=1, image_max_pixels=10**9))
+    run.__dict__["tokens"] = Tokens(tokenizer, processor, "llava")
+    encoder = make(run)
+    for size in SIZES:
+        media = draw(tmp_path / "one.png", *size, seed=number)
+        made = ids_of(encoder, "See <image>!", [media])
+        theirs = processor(images=Image.open(media.source), text="See <image>!", return_tensors="pt")
+        batch = Collator(media=encoder)([made])
+        assert batch.keys() - {"labels"} == theirs.keys()
+        assert all(torch.equal(batch[name], tensor) for name, tensor in theirs.items()), size
+
+
+def test_the_processor_is_asked_once_for_each_batch_and_never_to_count(ftk_run, drawn, monkeypatch):
+    run = Run(plan(Path(drawn["dataset_dir"]), **drawn))
+    asked = []
+    kind = type(run.processor.image_processor)
+    original = kind.__call__
+    monkeypatch.setattr(
+        kind, "__call__", lambda self, images, **more: asked.append(len(images)) or original(self, images, **more)
+    )
+    monkeypatch.setattr(LlavaProcessor, "__call__", lambda *_, **__: pytest.fail("the full processor was called"))
+    rows = run.rows("train")
+    assert len(rows) == 4
+    assert asked == []
+    finished = ftk_run(**COMMON, **drawn, model_name_or_path="ftk://random/llava", max_steps=2)
+    assert len(losses_of(finished)) == 2
+    assert asked == [4, 4], "two steps of one batch with four images"
 
 
 def test_counting_reads_no_pixels(encoder_of, tmp_path, monkeypatch):
@@ -343,6 +412,10 @@ def losses_of(finished):
 
 
 COMMON = {"finetuning_type": "full", "cutoff_len": 512, "disable_shuffling": True, "per_device_train_batch_size": 4}
+PARTS = ("freeze_vision_tower", "freeze_multi_modal_projector", "freeze_language_model")
+ALL = {key: False for key in PARTS if key in Registry.discover().options}
+"""Every part learns; without ftk-vlm it does so anyway."""
+KINDS_OF_TUNING = [kind for kind in ("full", "lora") if kind in Registry.discover().specs("adapter")]
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -371,13 +444,14 @@ def test_a_run_has_the_losses_of_transformers_model_and_processor(ftk_run, drawn
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_packing_changes_no_loss(ftk_run, drawn, tmp_path, family):
+def test_packing_and_streaming_change_no_loss(ftk_run, drawn, tmp_path, family):
     found = []
-    for packing in (False, True):
-        out = str(tmp_path / str(packing))
-        more = {"packing": packing, "output_dir": out, "max_steps": 3, "model_name_or_path": f"ftk://random/{family}"}
-        found.append(losses_of(ftk_run(**COMMON, **drawn, **more)))
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    for streaming, packing in itertools.product((False, True), repeat=2):
+        out = str(tmp_path / f"{streaming} {packing}")
+        more = {"packing": packing, "streaming": streaming, "output_dir": out, "max_steps": 3, **ALL}
+        found.append(losses_of(ftk_run(**COMMON, **drawn, **more, model_name_or_path=f"ftk://random/{family}")))
+    assert len(found[0]) == 3
+    assert all(losses == pytest.approx(found[0], rel=1e-5) for losses in found)
     rows = Run(plan(tmp_path, family, packing=True, **drawn)).rows("train")
     assert len(rows) == 1
     assert len(rows[0]["media"]) == 4
@@ -407,7 +481,7 @@ fit(run)
 def test_two_processes_of_which_one_has_no_image_train_as_one(ftk_run, drawn, tmp_path):
     """In the second step one has text alone, and sees a blank image. LLaVA does not use its tower's last layer, which
     DistributedDataParallel has to be told."""
-    more = {**COMMON, **drawn, "model_name_or_path": "ftk://random/llava", "max_steps": 2, "logging_steps": 1}
+    more = {**COMMON, **drawn, "model_name_or_path": "ftk://random/llava", "max_steps": 2, "logging_steps": 1, **ALL}
     one = losses_of(ftk_run(**{**more, "per_device_train_batch_size": 2}, output_dir=str(tmp_path / "one")))
     (tmp_path / "two.py").write_text(TWO_PROCESSES)
     sizes = {"per_device_train_batch_size": 1, "ddp_backend": "gloo", "ddp_find_unused_parameters": True}
@@ -455,14 +529,17 @@ def test_a_result_is_a_whole_model_with_its_processor(ftk_run, drawn):
     assert type(again.processor).__name__ == "LlavaProcessor"
 
 
-def test_an_interrupted_run_goes_on_with_the_same_losses(ftk_run, drawn, tmp_path):
+@pytest.mark.parametrize(("kind", "streaming"), list(zip(KINDS_OF_TUNING, (False, True), strict=False)))
+def test_an_interrupted_run_goes_on_with_the_same_losses(ftk_run, drawn, tmp_path, kind, streaming):
     more = {**COMMON, **drawn, "model_name_or_path": "ftk://random/llava", "save_strategy": "steps", "save_steps": 2}
+    more |= {"finetuning_type": kind, "streaming": streaming, "per_device_train_batch_size": 1, **ALL}
     whole = ftk_run(**more, max_steps=4, output_dir=str(tmp_path / "whole"))
     again = ftk_run(
         **more, max_steps=4, output_dir=str(tmp_path / "again"),
         resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"),
     )  # fmt: skip
     assert losses_of(again)[-2:] == losses_of(whole)[-2:]
+    assert len({*losses_of(whole)}) == 4
 
 
 # Answers
@@ -580,6 +657,17 @@ def test_a_bad_image_may_be_skipped(drawn, tmp_path):
     assert len(Run(plan(tmp_path, **made, on_bad_row="skip")).rows("train")) == 1
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_ends_with_one_line_at_an_image_that_turns_out_broken(ftk_run, drawn, tmp_path, workers):
+    content = (tmp_path / "3.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+    made = written(tmp_path, [("<image>?", "Yes.", ["cut.png"])])
+    with pytest.raises(DataError) as error:
+        ftk_run(**COMMON, **made, model_name_or_path="ftk://random/llava", dataloader_num_workers=workers)
+    assert str(error.value).startswith(f"{tmp_path / 'cut.png'}: the image is damaged: ")
+    assert "\n" not in str(error.value)
+
+
 def test_a_cut_off_image_is_an_error_when_its_batch_is_made(drawn, tmp_path):
     content = (tmp_path / "3.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
@@ -623,8 +711,7 @@ def demo(tmp_path, monkeypatch):
     return json.loads((DEMO / "mllm_demo.json").read_text())
 
 
-@pytest.mark.parametrize("packing", [False, True])
-def test_the_demo_conversations_train(ftk_run, demo, tmp_path, packing):
+def test_the_demo_conversations_train(ftk_run, demo, tmp_path):
     """Six conversations with an image or two, the second one in a later turn; here as columns."""
     rows = []
     for row in demo:
@@ -635,15 +722,22 @@ def test_the_demo_conversations_train(ftk_run, demo, tmp_path, packing):
     (tmp_path / "demo.json").write_text(json.dumps(rows))
     columns = {"prompt": "instruction", "response": "output", "history": "history", "images": "images"}
     (tmp_path / "dataset_info.json").write_text(json.dumps({"demo": {"file_name": "demo.json", "columns": columns}}))
-    more = {"dataset": "demo", "dataset_dir": str(tmp_path), "packing": packing, "max_steps": 3}
-    _check_demo(ftk_run(**COMMON, **more, model_name_or_path="ftk://random/llava", seed=1), packing)
+    more = {"dataset": "demo", "dataset_dir": str(tmp_path), "packing": True, "max_steps": 3}
+    _check_demo(ftk_run(**COMMON, **more, model_name_or_path="ftk://random/llava", seed=1), packing=True)
 
 
 @pytest.mark.skipif("sharegpt" not in Registry.discover().specs("converter"), reason="ftk-sharegpt is not installed")
-@pytest.mark.parametrize("packing", [False, True])
-def test_the_demo_data_trains_as_it_is(ftk_run, demo, packing):
-    more = {"dataset": "mllm_demo", "dataset_dir": str(DEMO), "packing": packing, "max_steps": 3}
-    _check_demo(ftk_run(**COMMON, **more, model_name_or_path="ftk://random/llava"), packing)
+@pytest.mark.parametrize("kind", KINDS_OF_TUNING)
+def test_the_demo_data_trains_as_it_is_with_the_same_losses_packed_or_not(ftk_run, demo, tmp_path, kind):
+    """All six rows are one batch, or one packed row of three or less; both learn the same."""
+    more = {**COMMON, "dataset": "mllm_demo", "dataset_dir": str(DEMO), "max_steps": 3, "finetuning_type": kind}
+    more |= {"per_device_train_batch_size": 6, **ALL, "model_name_or_path": "ftk://random/llava"}
+    found = []
+    for packing in (False, True):
+        finished = ftk_run(**more, packing=packing, output_dir=str(tmp_path / str(packing)))
+        _check_demo(finished, packing)
+        found.append(losses_of(finished))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 def _check_demo(finished, packing):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ftk import ConfigError, DataError, Metrics, rundir
+from ftk import ConfigError, DataError, FtkError, Metrics, rundir
 
 from ftk_training import checkpoints, result
 from ftk_training.arguments import is_reentrant, make_arguments, wants_checkpointing
@@ -64,7 +65,20 @@ def fit(run: Run, *, collate: Collate | None = None, loss: Loss | None = None, c
     )
     if collate is None:
         trainer.data_collator = _collator(trainer, tokenizer)
-    return _train_and_evaluate(run, trainer)
+    with _one_line():
+        return _train_and_evaluate(run, trainer)
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """A process that loads batches hands its errors over with the traceback; the user is told what it ends with."""
+    try:
+        yield
+    except FtkError as error:
+        said = str(error).strip()
+        if "\nOriginal Traceback" not in said:
+            raise
+        raise type(error)(said.rpartition("\n")[2].partition(": ")[2]) from error
 
 
 def _rows(run: Run, options: TrainingOptions) -> tuple[Any, Any]:
