@@ -3,6 +3,7 @@ targets against lists written out here."""
 
 import importlib.util
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -223,3 +224,30 @@ def test_on_a_quantised_model_one_adapter_stays_beside_and_more_are_refused(prov
         make(tmp_path, adapter_name_or_path=both, quantization_bit=4)
     with pytest.raises(ConfigError, match="create_new_adapter and quantizer exclude each other"):
         make(tmp_path, adapter_name_or_path=both[0], create_new_adapter=True, quantization_bit=4)
+
+
+def learning_rows(tmp_path, method, **settings):
+    """What learns beside the adapter when the run has added the tokens 5 and 7; it is saved, merged and compared."""
+    run = make(tmp_path, finetuning_type=method, **settings)
+    run.__dict__["tokens"] = replace(run.tokens, added=(5, 7))
+    model = run.model(trainable=True)
+    ends = {name: one for name, one in model.named_parameters() if one.requires_grad and f".{method}_" not in name}
+    for one in ends.values():
+        one.data.mul_(2)
+    model.save_pretrained(tmp_path / method, save_embedding_layers=False)
+    merged = make(tmp_path, adapter_name_or_path=str(tmp_path / method)).model(trainable=False)
+    torch.testing.assert_close(logits(merged), logits(model), rtol=1e-3, atol=1e-4)
+    return ends
+
+
+def test_with_lora_only_the_rows_of_new_tokens_learn(tmp_path):
+    ends = learning_rows(tmp_path, "lora")
+    assert {one.shape for one in ends.values()} == {(2, 64)}
+    assert len(ends) == 2
+    assert {one.shape for one in learning_rows(tmp_path, "lora", additional_target="lm_head").values()} == {
+        (2, 64), (2560, 64),
+    }  # fmt: skip
+
+
+def test_with_oft_the_embeddings_learn_as_a_whole_when_there_are_new_tokens(tmp_path):
+    assert [one.shape for one in learning_rows(tmp_path, "oft").values()] == [(2560, 64), (2560, 64)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftk import rundir
 from ftk_training.quick_imports import quick_imports
+from ftk_training.result import note_files
 
 from ftk_peft import BASE
 from ftk_peft.making import read_config, write_config
@@ -37,6 +38,7 @@ def _save_base(model: Any, run: Run) -> Path:
     with rundir.written_aside(target) as aside, bare(model) as base:
         base.save_pretrained(aside)
         (run.processor or run.tokenizer).save_pretrained(aside)
+    note_files(run, (path.relative_to(run.output_dir).as_posix() for path in target.rglob("*") if path.is_file()))
     return target
 
 

@@ -33,6 +33,6 @@ def ftk_lora_variants() -> Iterator[LoraVariant]:
         target="ftk_pissa.principal:begin",
         options=PissaOptions,
         switch="pissa_init",
-        excludes=("quantizer", "trainer:ppo", "trainer:kto", "trainer:dpo"),
+        excludes=("quantizer", "trainer:ppo", "trainer:kto", "trainer:dpo", "fsdp"),
         summary="PiSSA: terms begin with the largest singular vectors",
     )

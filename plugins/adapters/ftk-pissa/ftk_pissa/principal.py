@@ -9,6 +9,7 @@ import torch
 from ftk import ModelError
 from ftk_peft.terms import Factors, has_embedding_terms, principal, terms_of
 from ftk_training.learning import set_form
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ftk_pissa import PissaOptions
 from ftk_pissa.converting import Converting
@@ -22,12 +23,15 @@ log = logging.getLogger("ftk.pissa")
 def check(config: Any, run: Run) -> Any:
     """peft's config as it is.
 
-    Raises ModelError where experts that share a parameter are to learn: a term for all of them has no one matrix to
-    begin with.
+    Raises ModelError under ZeRO-3, and where experts that share a parameter are to learn: a term for all of them has no
+    one matrix to begin with.
     """
+    where = run.plan.where("pissa_init")
+    if is_deepspeed_zero3_enabled():
+        raise ModelError(f"{where}: ZeRO-3 splits matrices before they are decomposed. Take stage 2")
     if config.target_parameters:
         raise ModelError(
-            f"{run.plan.where('pissa_init')}: experts that share a parameter cannot have it. Name the layers in "
+            f"{where}: experts that share a parameter cannot have it. Name the layers in "
             f"lora_target without {', '.join(config.target_parameters)}: {', '.join(sorted(config.target_modules))}"
         )
     return config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,8 +61,13 @@ def moved_in(run: Run) -> Iterator[Path]:
         raise CheckpointError(f"{folder}: the result cannot be written: {why}. {rundir.KEPT}") from cause
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    note_files(run, (path.relative_to(aside).as_posix() for path in files))
+
+
+def note_files(run: Run, names: Iterable[str]) -> None:
+    """Remember files of the run directory as ours, so that ``overwrite_output_dir`` may remove them."""
     ours = run.once("ftk_training.files", lambda: {LOG})
-    ours.update(path.relative_to(aside).as_posix() for path in files)
+    ours.update(names)
     run.record(files=sorted(ours))
 
 
