@@ -306,13 +306,13 @@ def test_a_model_that_answers_is_left_alone():
     assert "forward" not in vars(model)
 
 
-def test_chunks_hold_half_a_gigabyte_of_logits_unless_the_yaml_says_otherwise():
+def test_chunks_hold_32_million_logits_unless_the_yaml_says_otherwise():
     def size(words, wanted=None):
         output = SimpleNamespace(weight=torch.empty(words, 1, device="meta"))
         model = SimpleNamespace(forward=lambda self: None, get_output_embeddings=lambda: output)
         return ChunkedForward(model, "model", wanted).size
 
-    assert (size(150_000), size(32_000), size(10**7), size(150_000, 7)) == (894, 4194, 256, 7)
+    assert (size(150_000), size(32_000), size(150_000, 7)) == (256, 1048, 7)
     assert ChunkedLossOptions().chunked_loss
 
 
@@ -347,7 +347,7 @@ def test_a_run_is_the_one_with_the_models_own_loss(tmp_path, settings):
         assert found == pytest.approx(wanted, rel=exact)
     for name in ("eval_loss", "eval_accuracy"):
         assert one.metrics[name] == pytest.approx(other.metrics[name], rel=exact)
-    assert one.record["chosen"]["model_patch"] == ["chunked-loss"]
+    assert "chunked-loss" in one.record["chosen"]["model_patch"]
 
 
 def test_the_result_answers_as_the_model_that_was_trained(tmp_path):

@@ -15,7 +15,7 @@ class ChunkedLossOptions:
         True, help="Compute the loss over the vocabulary in chunks, wherever that is exact; false is the model's own."
     )
     chunked_loss_size: int | None = ftk.option(
-        None, help="Tokens of a chunk; unset is what half a gigabyte of logits holds, at least 256.", minimum=1
+        None, help="Tokens of a chunk; unset is what 32 million logits are, at least 256.", minimum=1
     )
 
 

@@ -47,6 +47,29 @@ class Task:
         losses_C = functional.cross_entropy(logits_CV, labels_C, reduction="none", **how)
         return (losses_C * self.weights_N[place].to(losses_C)).sum(), logits_CV
 
+    @torch.no_grad()
+    def loss_with_gradient(self, logits_CV: torch.Tensor, place: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same sum, and its gradient with respect to the logits: the softmax, less 1 at the word that was right.
+
+        Makes one matrix of the logits' size; autograd would make three.
+        """
+        wide_CV = logits_CV.detach().to(_wide(logits_CV.dtype))
+        labels_C1 = self.labels_N[place].to(logits_CV.device)[:, None]
+        right_C, high_C1 = wide_CV.gather(1, labels_C1)[:, 0], wide_CV.amax(1, keepdim=True)
+        losses_C = -(1 - self.smoothing) * right_C
+        if self.smoothing:
+            losses_C -= self.smoothing * wide_CV.mean(1)
+        gradient_CV = wide_CV - high_C1 if wide_CV.dtype == logits_CV.dtype else wide_CV.sub_(high_C1)
+        sums_C1 = gradient_CV.exp_().sum(1, keepdim=True)
+        losses_C += (sums_C1.log() + high_C1)[:, 0]
+        gradient_CV.div_(sums_C1).sub_(self.smoothing / logits_CV.shape[1])
+        gradient_CV.scatter_add_(1, labels_C1, torch.full_like(sums_C1, self.smoothing - 1))
+        if self.weights_N is not None:
+            weights_C = self.weights_N[place].to(losses_C)
+            losses_C *= weights_C
+            gradient_CV.mul_(weights_C[:, None])
+        return losses_C.sum(), gradient_CV.to(logits_CV.dtype)
+
 
 def total_loss(task: Task, hidden_NH: torch.Tensor, learning: Sequence[torch.Tensor]) -> torch.Tensor:
     """The sum over all N tokens, differentiable once with respect to the hidden states and to ``learning``, the
@@ -89,10 +112,12 @@ class _WithGradients(torch.autograd.Function):
         for place in task.places():
             part_CH = hidden_NH[place].detach().requires_grad_(of_hidden)
             with torch.enable_grad():
-                loss, _ = task.loss(part_CH, place)
-            total += loss.detach().to(total)
+                logits_CV = task.logits(part_CH)
+            loss, gradient_CV = task.loss_with_gradient(logits_CV, place)
+            total += loss.to(total)
             wanted = [part_CH, *learning] if of_hidden else list(learning)
-            found = list(torch.autograd.grad(loss, wanted, allow_unused=True))
+            found = list(torch.autograd.grad(logits_CV, wanted, gradient_CV, allow_unused=True))
+            del logits_CV, gradient_CV  # before the next chunk's are made
             if gradient_NH is not None:
                 gradient_NH[place] = found.pop(0)
             for summed, gradient in zip(sums, found, strict=True):

@@ -111,7 +111,7 @@ class ChunkedForward:
         self.names = list(inspect.signature(self.own).parameters)[1:]
         self.backbone = backbone
         words = model.get_output_embeddings().weight.shape[0]
-        self.size = size or max(256, 2**27 // words)
+        self.size = size or max(256, 2**25 // words)
 
     def install(self, model: Any) -> None:
         own, chunked = self.own, self
