@@ -10,7 +10,10 @@ from ftk_data import TemplateOptions, environment
 from ftk_data.conversations import UNSET
 from ftk_data.environment import render_marked
 from ftk_data.rendering import declared
+from hypothesis import settings
 
+settings.register_profile("ftk", deadline=None)  # a machine may be busy with something else
+settings.load_profile("ftk")
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 
 

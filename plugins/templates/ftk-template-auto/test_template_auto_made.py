@@ -35,7 +35,7 @@ SPECIAL = {
     "<|fin|>": 9,
 }
 PARTS = (
-    "", " ", "\n", "x", "Hi there", "  both ends \n", "probe7319", "probe73197", "probe7319?", "e\u0301\u200d", "a\r\nb",
+    "", " ", "\n", "x", "Hi there", "  both ends \n", templates.PROBE, templates.PROBE + "7", templates.PROBE + "?", "e\u0301\u200d", "a\r\nb",
     "{{ x }}", "{% raw %}", "{# c #}", "\ue0f0\ue0f2", "\ue0f1", EOS, "<|im_end|>", "<|im_end|>\n", "<|im_start|>assistant\n",
     "[/INST]", "[INST] x [/INST]", "<|assistant|>", "<|end|>", "Assistant:", "user", "\x00", "ß" * 5000, "}}", "%}", "'", "\\n",
 )  # fmt: skip

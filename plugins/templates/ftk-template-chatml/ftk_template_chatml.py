@@ -15,9 +15,9 @@ CHATML = ftk.ChatTemplate(
     assistant="{content}<|im_end|>",
     assistant_end="\n",
     stop=("<|im_end|>", "<|im_start|>"),
-    tool_format="ftk_data.tools:HERMES",
+    tool_format="ftk_data.react:DEFAULT",
     options=TemplateOptions,
-    summary="ChatML; tools the Hermes way",
+    summary="ChatML",
 )
 
 

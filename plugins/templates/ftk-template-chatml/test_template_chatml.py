@@ -20,9 +20,10 @@ def test_it_renders_what_the_published_template_renders(check_published):
 
 
 def test_chatml_de_writes_what_llama_factory_writes(peer_cases, make_renderer):
+    """Its words for tools are compared for all templates in tests/contract/test_peer_strings.py."""
     compared = 0
     for case in peer_cases("chatml_de"):
-        if case["tools"]:  # in LLaMA-Factory's own words for tools; these are the Hermes ones
+        if case["tools"]:
             continue
         turns = [Message("system", case["system"])] if case["system"] else []
         turns += [Message(one["role"], one["content"]) for one in case["messages"]]
@@ -66,8 +67,8 @@ def test_a_turn_that_is_not_trained_belongs_to_the_prompt(renderer):
 def test_calls_and_results_are_written(renderer):
     turns = [Message("user", "?"), Message("assistant", tool_calls=(ToolCall("add", {"a": 1}),)), Message("tool", "2")]
     text = renderer.prompt_text(turns, ({"type": "function", "function": {"name": "add"}},))
-    assert '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call><|im_end|>\n<|im_start|>tool\n2' in text
-    assert text.startswith("<|im_start|>system\n# Tools")
+    assert '<|im_start|>assistant\nAction: add\nAction Input: {"a": 1}<|im_end|>\n<|im_start|>tool\n2' in text
+    assert text.startswith("<|im_start|>system\nYou have access to the following tools:\n> Tool Name: add\n")
 
 
 def test_reasoning_is_written_into_the_answer(renderer):

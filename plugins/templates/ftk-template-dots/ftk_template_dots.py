@@ -17,6 +17,7 @@ def ftk_chat_templates() -> Iterator[ftk.ChatTemplate]:
         assistant="{content}<|endofassistant|>",
         stop=("<|endofassistant|>",),
         media={"image": "<|img|><|imgpad|><|endofimg|>", "video": "<|img|><|vidpad|><|endofimg|>"},
+        tool_format="ftk_data.react:DEFAULT",
         model_types=("dots_ocr",),
         options=TemplateOptions,
         summary="dots.ocr",

@@ -10,14 +10,12 @@ TURNS = [Message("user", "Hi"), Message("assistant", "Ho"), Message("user", "Ha"
 
 
 def is_left_out(case):
-    """There, calls, results and system texts are left out without a word; here the first are refused, the last kept."""
-    return case["case"].startswith("tool_call") or any(
-        message["role"] == "system" and message["content"] for message in case["messages"]
-    )
+    """There, calls and results are left out without a word; here they are refused."""
+    return case["case"].startswith("tool_call")
 
 
 def test_it_renders_what_the_published_template_renders(check_published):
-    assert check_published(FALCON, "falcon", is_left_out) == 22
+    assert check_published(FALCON, "falcon", is_left_out) == 30
 
 
 def test_each_answer_is_trained_with_the_end_token_in_a_row_of_its_own(make_renderer):
@@ -30,10 +28,12 @@ def test_each_answer_is_trained_with_the_end_token_in_a_row_of_its_own(make_rend
     assert made.stop == ("<|endoftext|>", "\nUser:")
 
 
-def test_a_system_text_is_the_first_line(make_renderer):
-    made = make_renderer(FALCON, None, "<|endoftext|>", default_system="Be")
-    assert made.prompt_text(TURNS[:1]) == "Be\nUser: Hi\nAssistant:"
-    assert made.prompt_text([Message("system", "Do"), *TURNS[:1]]) == "Do\nUser: Hi\nAssistant:"
+def test_a_system_text_leaves_an_empty_line_and_a_warning(make_renderer, caplog):
+    made = make_renderer(FALCON, None, "<|endoftext|>")
+    assert made.prompt_text([Message("system", "Do"), *TURNS[:1]]) == "\nUser: Hi\nAssistant:"
+    assert "leaves the system text out or changes it: 'Do'" in caplog.text
+    with pytest.raises(DataError, match="no place for a system text"):
+        make_renderer(FALCON, default_system="Be").prompt_text(TURNS[:1])
 
 
 @pytest.mark.parametrize("message", [Message("tool", "7"), Message("user", (Media("image", "a.png"),))])

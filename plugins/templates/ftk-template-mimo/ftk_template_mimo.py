@@ -16,7 +16,7 @@ MIMO_VL = ftk.ChatTemplate(
     assistant_end="\n",
     stop=("<|im_end|>",),
     default_system="You are MiMo, an AI assistant developed by Xiaomi.",
-    tool_format="ftk_data.tools:HERMES",
+    tool_format="ftk_data.tools:HERMES_2_5",
     media={
         "image": "<|vision_start|><|image_pad|><|vision_end|>",
         "video": "<|vision_start|><|video_pad|><|vision_end|>",

@@ -27,18 +27,12 @@ TWO_TURNS = [
 TOKENS = ("<s>", "</s>")
 
 
-def drops_system(case):
-    """The older file of v0.3 leaves the system text out without a word; ours refuses it."""
-    return any(message["role"] == "system" and message["content"] for message in case["messages"])
-
-
 SKIPPED = {
     "mistral-v1": lambda case: False,
     "mistral-v3": lambda case: "[dict]" in case["case"],  # it writes &#34; for the quotes of parsed arguments
-    "mistral-7b-v0.3-hf": lambda case: "[str]" in case["case"] or drops_system(case),  # encodes strings twice
-    "mistral-small-3.2": lambda case: "[str]" in case["case"],  # encodes strings twice
-    # the published one leaves the system text out once the answer is there, so that nothing could be trained with one
-    "pixtral": lambda case: case["case"] in ("with_system_full", "empty_system"),
+    "mistral-7b-v0.3-hf": lambda case: False,
+    "mistral-small-3.2": lambda case: False,
+    "pixtral": lambda case: False,
     "devstral": lambda case: False,
 }
 
@@ -48,9 +42,9 @@ SKIPPED = {
     [
         ("mistral-v1", "mistral_v1", 30),
         ("mistral-v3", "mistral", 36),
-        ("mistral-7b-v0.3-hf", "mistral_v3_hf", 26),
-        ("mistral-small-3.2", "mistral_small", 42),
-        ("pixtral", "pixtral", 32),
+        ("mistral-7b-v0.3-hf", "mistral_v3_hf", 42),
+        ("mistral-small-3.2", "mistral_small", 48),
+        ("pixtral", "pixtral", 36),
         ("devstral", "devstral", 42),
     ],
 )
@@ -86,13 +80,22 @@ def test_a_system_text_that_moves_to_the_last_question_gives_each_answer_a_row(m
     assert len(make_renderer(SPECS[name], *TOKENS).render(TWO_TURNS[1:])) == 1
 
 
-def test_the_older_file_of_v3_trains_its_space_and_refuses_a_system_text(make_renderer):
+def test_pixtral_is_trained_with_the_system_text_though_it_goes_once_the_answer_is_there(make_renderer):
+    rows = make_renderer(SPECS["pixtral"], *TOKENS).render(TWO_TURNS)
+    assert ["".join(segment.text for segment in row) for row in rows] == [
+        "<s>[INST]Be\n\nHi[/INST]Ho</s>",
+        "<s>[INST]Hi[/INST]Ho</s>[INST]Be\n\nHa[/INST]He</s>",
+    ]
+
+
+def test_the_older_file_of_v3_trains_its_space_and_leaves_a_system_text_out_with_a_word(make_renderer, caplog):
     made = make_renderer(SPECS["mistral_v3_hf"], *TOKENS)
     (row,) = made.render(TWO_TURNS[1:])
     assert [segment.text for segment in row if segment.trained] == [" Ho </s>", " He </s>"]
-    for refused in (made, make_renderer(SPECS["mistral_v3_hf"], *TOKENS, default_system="Be")):
-        with pytest.raises(DataError, match="no place for a system text"):
-            refused.prompt_text(TWO_TURNS if refused is made else TWO_TURNS[1:2])
+    assert made.render(TWO_TURNS) == made.render(TWO_TURNS) == [row]
+    assert caplog.text.count("leaves the system text out or changes it: 'Be'") == 1
+    with pytest.raises(DataError, match="no place for a system text"):
+        make_renderer(SPECS["mistral_v3_hf"], *TOKENS, default_system="Be").prompt_text(TWO_TURNS[1:2])
 
 
 @pytest.mark.parametrize("name", ["mistral", "mistral_v1", "mistral_small", "devstral", "pixtral", "ministral"])

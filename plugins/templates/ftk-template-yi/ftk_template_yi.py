@@ -36,6 +36,7 @@ def ftk_chat_templates():
         tool=" Human: {content}\n### Assistant:",
         assistant="{content}\n###",
         stop=("###",),
+        tool_format="ftk_data.react:DEFAULT",
         media={"image": "<image>"},
         options=TemplateOptions,
         summary="Yi-VL, with images",

@@ -17,6 +17,7 @@ def ftk_chat_templates() -> Iterator[ftk.ChatTemplate]:
         assistant="{content}<|end_of_text|>",
         stop=("<|end_of_text|>",),
         thinking=("<think>\n", "\n</think>\n\n"),
+        tool_format="ftk_data.react:DEFAULT",
         model_types=("youtu",),
         options=TemplateOptions,
         summary="Youtu-LLM: reasoning before the answer",
@@ -31,6 +32,7 @@ def ftk_chat_templates() -> Iterator[ftk.ChatTemplate]:
         assistant_end="\n",
         default_system="You are a helpful assistant.",
         stop=("<|end_of_text|>",),
+        tool_format="ftk_data.react:DEFAULT",
         media={
             "image": "<|vision_start|><|image_pad|><|vision_end|>",
             "video": "<|vision_start|><|video_pad|><|vision_end|>",

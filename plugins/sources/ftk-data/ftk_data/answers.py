@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ftk import DataError, Message
 
 from ftk_data.habits import Habits, num_shared, stop_in
-from ftk_data.messages import opens, with_reasoning
+from ftk_data.messages import THINK_CLOSE, opens, reasoning_of, with_reasoning, with_text
 from ftk_data.templates import PROBE, Turns
 
 
@@ -58,10 +58,12 @@ class Finder:
             raise DataError(f"the chat template leaves out turn {number + 1}")
         trained = full[start.at : end] + missing
         rest = "" if missing else full[end:]
-        if message.reasoning and not _shown(turns, number, thinking, trained):
+        reasoning = reasoning_of(message)
+        _refuse_cut(message, trained, number)
+        if reasoning and not _shown(turns, number, thinking, trained, reasoning):
             # R1 and its kind write no reasoning into a conversation; the model does when it answers
             before = self._thoughtful(turns, number, thinking, start.prompt)
-            return Answer(before, with_reasoning(trained, message.reasoning, before, self.marks), rest)
+            return Answer(before, with_reasoning(trained, reasoning, before, self.marks), rest)
         if not message.tool_calls and message.text.strip() not in trained:
             turns.probe(number, thinking)  # refuses what is left out; else the template writes it in its own way
         return Answer(start.prompt, trained, rest)
@@ -178,16 +180,26 @@ def _left_out(turns: Turns, number: int, thinking: Any, full: str) -> bool:
         return False
 
 
-def _shown(turns: Turns, number: int, thinking: Any, trained: str) -> bool:
+def _refuse_cut(message: Message, trained: str, number: int) -> None:
+    """Raise DataError when a template has cut an answer at the wrong one of several ends of a thought."""
+    pieces = message.text.split(THINK_CLOSE.strip())
+    if len(pieces) > 2 and any(piece.strip() not in trained for piece in pieces[1:]):
+        raise DataError(f"the chat template leaves out a part of turn {number + 1}, which has several </think>")
+
+
+def _shown(turns: Turns, number: int, thinking: Any, trained: str, reasoning: str) -> bool:
     """Whether an answer as written has its reasoning. Its words may stand in the answer for other reasons."""
     message = turns.messages[number]
-    reasoning = (message.reasoning or "").strip()
+    reasoning = reasoning.strip()
     if reasoning not in trained:
         return False
-    elsewhere = message.text + "".join(f"{call.name}{call.arguments}" for call in message.tool_calls)
+    said = message.text if message.reasoning else message.text.replace(reasoning, "", 1)
+    elsewhere = said + "".join(f"{call.name}{call.arguments}" for call in message.tool_calls)
     if not reasoning or reasoning not in elsewhere:
         return True
     mark = PROBE
     while mark in elsewhere:
         mark += "7"
-    return turns.shows(number, replace(message, reasoning=mark), mark, thinking)
+    marked = message.text.replace(reasoning, mark, 1)
+    other = replace(message, reasoning=mark) if message.reasoning else with_text(message, marked)
+    return turns.shows(number, other, mark, thinking)

@@ -8,19 +8,21 @@ see it.
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ftk import DataError, Media, Message, Segment
+from ftk import DataError, Media, Message, Segment, ToolCall
 
 from ftk_data.answers import Finder
 from ftk_data.environment import TemplateRefused, one_moment
-from ftk_data.habits import Habits, habits_of, thought_of
-from ftk_data.messages import reasoning_of, without_reasoning
+from ftk_data.habits import Habits, habits_of, num_shared, thought_of
+from ftk_data.messages import apart, reasoning_of, without_reasoning
 from ftk_data.replies import Reader, reader_of
-from ftk_data.templates import UNSET, Template, Turns
+from ftk_data.templates import ASKED, PROBE, UNSET, Template, Turns
 
 if TYPE_CHECKING:
     from ftk.types import Tools
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from ftk_data.tools import ToolFormat
 
 __all__ = ["UNSET", "JinjaRenderer"]
+
+log = logging.getLogger("ftk.data")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class JinjaRenderer:
     knows_tools: False refuses conversations with tools or calls.
     marked: every answer is one ``generation`` block, ends with its stop token, and history is never rewritten, so one
         render gives all masks. Only for sources that are known to be so.
+    apart: a thought in the text of an answer is one, also where the template would leave it in the text.
     dialects: tool formats to read calls with; of several, the one that reads what the template writes.
     """
 
@@ -54,6 +59,7 @@ class JinjaRenderer:
     saved: str = ""
     stop_words: tuple[str, ...] = ()
     knows_tools: bool = True
+    apart: bool = False
     dialects: Sequence[ToolFormat] = ()
 
     def render(self, messages: Sequence[Message], tools: Tools = (), *, generation: bool = False) -> list[Row]:
@@ -69,8 +75,9 @@ class JinjaRenderer:
                     self._refuse_media(prepared)
                 raise
         if tools or any(message.tool_calls for message in prepared):
-            refuse_left_out(rows, prepared, tools)
+            self._refuse_left_out(rows, prepared, tools)
         self._refuse_media(prepared)
+        self._tell_of_system(rows, prepared)
         return rows
 
     def _rows(self, messages: Sequence[Message], tools: Tools, turns: Sequence[int], generation: bool) -> list[Row]:
@@ -79,6 +86,7 @@ class JinjaRenderer:
             return [[Segment(text + self.habits.header if generation else text, False)]]
         if self.marked:
             return [self._by_marks(messages, tools)]
+        self._compared  # noqa: B018 (says once what is to be said)
         return self._by_prompts(Turns(self._template, messages, tools), turns)
 
     def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> Row:
@@ -108,9 +116,39 @@ class JinjaRenderer:
         prepared = list(messages)
         if self.default_system is not None and (not prepared or prepared[0].role != "system"):
             prepared.insert(0, Message("system", self.default_system))
+        if self.apart and self._template.keeps_inline:
+            prepared = [apart(message) for message in prepared]
         if self.thinking is False:
             prepared = [without_reasoning(message) for message in prepared]
         return prepared
+
+    def _refuse_left_out(self, rows: Sequence[Row], messages: Sequence[Message], tools: Tools) -> None:
+        """Raise DataError when the template has left out tools or calls without a word, as those that know none do."""
+        text = "".join(segment.text for row in rows for segment in row)
+        trained = [segment.text for row in rows for segment in row if segment.trained]
+        learnt = [one for one in messages if one.role == "assistant" and one.trained is not False]
+        for message, said in zip(learnt, trained, strict=True) if len(learnt) == len(trained) else ():
+            refuse_uncalled(message.tool_calls, said, "")
+        called = [call for message in messages for call in message.tool_calls]
+        names = [str(tool.get("function", tool).get("name", "")) for tool in tools]
+        if any(not written(name, text) for name in names):
+            raise DataError("the chat template leaves out the tools. Choose a template that knows them")
+        counts = [call.name for call in called]
+        if any(written(name, text) <= counts.count(name) for name in [*names, *([] if trained else counts)]):
+            told, bare = self._before_calls(messages, tools)
+            if names and told == bare:
+                raise DataError("the chat template leaves out the tools. Choose a template that knows them")
+            if not trained:
+                refuse_uncalled(called, text, told)
+
+    def _before_calls(self, messages: Sequence[Message], tools: Tools) -> tuple[str, str]:
+        """What the template writes before the first call, with the tools and without; empty where it writes nothing."""
+        first = next((number for number, message in enumerate(messages) if message.tool_calls), len(messages))
+        try:
+            told = self._template.render(messages[:first], tools, thinking=self.thinking).text
+        except DataError:
+            return "", "?"
+        return told, self._template.render(messages[:first], (), thinking=self.thinking).text
 
     def _refuse_media(self, messages: Sequence[Message]) -> None:
         parts = [part for message in messages if not isinstance(message.content, str) for part in message.content]
@@ -119,6 +157,36 @@ class JinjaRenderer:
                 self._media[kind] = self._template.leaves_out(kind)
             if self._media[kind]:
                 raise DataError(f"the chat template leaves out the {kind}. Choose a template that knows {kind}")
+
+    def _tell_of_system(self, rows: Sequence[Row], messages: Sequence[Message]) -> None:
+        """Say once that the template leaves system texts out, as some published ones do."""
+        system = messages[0].text.strip() if messages and messages[0].role == "system" else ""
+        if system and not self._told and not any(system in segment.text for row in rows for segment in row):
+            self._told.append(system)
+            log.warning("the chat template leaves the system text out or changes it: %.60r", system)
+
+    @cached_property
+    def _compared(self) -> bool:
+        """Whether an answer without a thought has the prompt before it that inference gives; if not, that is said."""
+        turns = Turns(self._template, [ASKED, Message("assistant", PROBE)], ())
+        thinking = UNSET if self.thinking is None else self.thinking
+        try:
+            before = self._finder.answer(turns, 1, thinking).prompt
+            prompt = turns.prompt(1, thinking) + self.habits.header
+        except DataError:
+            return True
+        if before != prompt:
+            at = num_shared(before, prompt)
+            log.warning(
+                "before an answer without a thought the chat template writes %r in conversations and %r in prompts. "
+                "Rows are conversations; enable_thinking may make them alike",
+                before[at:], prompt[at:],
+            )  # fmt: skip
+        return before == prompt
+
+    @cached_property
+    def _told(self) -> list[str]:
+        return []
 
     @cached_property
     def _media(self) -> dict[str, bool]:
@@ -203,15 +271,14 @@ class JinjaRenderer:
         return tuple(dict.fromkeys(token for token in (eos, *sorted(ends)) if token))
 
 
-def refuse_left_out(rows: Sequence[Row], messages: Sequence[Message], tools: Tools) -> None:
-    """Raise DataError when a template has left out tools or calls without a word, as those that know none do."""
-    text = "".join(segment.text for row in rows for segment in row)
-    called = [call.name for message in messages for call in message.tool_calls]
-    names = [str(tool.get("function", tool).get("name", "")) for tool in tools]
-    if any(name not in text for name in names if name not in called):
-        raise DataError("the chat template leaves out the tools. Choose a template that knows them")
-    for name in called:
-        if text.count(name) < called.count(name):
+def refuse_uncalled(calls: Sequence[ToolCall], text: str, before: str) -> None:
+    """Raise DataError when a text has not all calls. Names in what stands ``before`` them in it do not count."""
+    names = [call.name for call in calls]
+    for name in names:
+        if written(name, text) - written(name, before) < names.count(name):
             raise DataError(f"the chat template leaves out the call of {name}. Choose a template that knows calls")
-    if any(text.count(name) <= called.count(name) for name in names):
-        raise DataError("the chat template leaves out the tools. Choose a template that knows them")
+
+
+def written(name: str, text: str) -> int:
+    """How often a name stands in a text, as it is or as JSON has it."""
+    return max(text.count(name), text.count(json.dumps(name, ensure_ascii=False)[1:-1]))

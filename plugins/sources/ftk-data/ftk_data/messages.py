@@ -92,7 +92,8 @@ def reasoning_of(message: Message) -> str:
     if message.reasoning:
         return message.reasoning
     before, close, _ = message.text.partition(THINK_CLOSE.strip())
-    return before.replace(THINK_OPEN.strip(), "").strip() if close else ""
+    thought = before.rpartition(THINK_OPEN.strip())[2].strip("\n") if close else ""
+    return thought if thought.strip() else ""
 
 
 def with_reasoning(answer: str, reasoning: str, before: str, marks: tuple[str, str] = (THINK_OPEN, THINK_CLOSE)) -> str:
@@ -118,6 +119,16 @@ def with_reasoning(answer: str, reasoning: str, before: str, marks: tuple[str, s
 def opens(text: str, opening: str) -> bool:
     """Whether a text ends with what opens a thought."""
     return text.rstrip().endswith(opening.strip())
+
+
+def apart(message: Message) -> Message:
+    """The message with the reasoning that its text begins with in its own field."""
+    thought = reasoning_of(message)
+    starts = message.role == "assistant" and message.text.lstrip().startswith(THINK_OPEN.strip())
+    if message.reasoning or not thought or not starts:
+        return message
+    said = message.text.partition(THINK_CLOSE.strip())[2].lstrip("\n")
+    return replace(with_text(message, said), reasoning=thought)
 
 
 def without_reasoning(message: Message) -> Message:

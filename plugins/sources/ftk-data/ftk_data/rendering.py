@@ -81,6 +81,7 @@ def declared(
         saved=without_marks(source),
         stop_words=spec.stop,
         knows_tools=bool(tools or spec.source),
+        apart=bool(spec.thinking),
         dialects=(tools,) if tools else (),
     )
 

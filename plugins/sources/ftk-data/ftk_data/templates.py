@@ -19,7 +19,8 @@ from ftk_data.tracing import Trace, trace
 if TYPE_CHECKING:
     from ftk.types import Tools
 
-PROBE = "probe7319"
+PROBE = "7319073197"
+"""A text that hardly stands in a template and is the same in capitals."""
 ASKED = Message("user", "?")
 UNSET: Any = "unset"
 SWITCHES = ("enable_thinking", "thinking")
@@ -109,6 +110,12 @@ class Template:
         return None
 
     @cached_property
+    def keeps_inline(self) -> bool:
+        """Whether a thought in the text of an answer stays there, though the template has another place for it."""
+        said = f"<think>\n{PROBE}\n</think>\n\n!"
+        return bool(self.reasoning_key) and said in self._tried((ASKED, Message("assistant", said)), "")
+
+    @cached_property
     def _traceable(self) -> bool:
         """Whether a plain conversation can be traced; where not even that can, tracing is time lost."""
         turns = [Message("user", "?"), Message("assistant", "!"), Message("user", "?")]
@@ -132,14 +139,14 @@ class Template:
     def _calls(self) -> tuple[bool, bool]:
         """Whether a template wants the arguments of a call as JSON text, and None in the place of an empty content.
 
-        Both is what the OpenAI API sends and DeepSeek's templates expect; what others write of them is Python.
+        Both is what the OpenAI API sends and DeepSeek's templates expect; what others write of them is Python or HTML.
         """
         call = ToolCall(PROBE, {"x": "y", "z": {}})
         for none in (False, True):
             for text in (False, True):
                 said = Message("assistant", tool_calls=(call,))
                 found = self._tried((ASKED, said), "", text_arguments=text, none_content=none, lists=self.lists)
-                if PROBE in found and repr(call.arguments) not in found:
+                if PROBE in found and repr(call.arguments) not in found and "&#34;" not in found:
                     return text, none
         return False, False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import ftk
@@ -142,3 +142,18 @@ HERMES = ToolFormat(
     {%- endfor %}""",
 )
 """Calls as JSON between ``<tool_call>`` tags, as the published templates of Qwen2.5 and Qwen3 write them."""
+
+HERMES_2_5 = replace(
+    HERMES,
+    answer=HERMES.answer.replace(
+        """
+        {%- if call.function.arguments is string %}
+            {{- call.function.arguments }}
+        {%- else %}
+            {{- call.function.arguments | tojson }}
+        {%- endif %}""",
+        """
+        {{- call.function.arguments | tojson }}""",
+    ),
+)
+"""The same as Qwen2.5 and MiMo write it, which encode arguments that come as text once more. Rows have none."""

@@ -30,6 +30,7 @@ def ftk_chat_templates():
         assistant="{content}{eos}",
         default_system=VISION_SYSTEM,
         stop=("<|end_of_text|>",),
+        tool_format="ftk_data.react:DEFAULT",
         media={"image": "<image>"},
         options=TemplateOptions,
         summary="Granite 3.x Vision",

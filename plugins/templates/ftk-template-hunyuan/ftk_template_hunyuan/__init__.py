@@ -15,6 +15,7 @@ HUNYUAN = ftk.ChatTemplate(
     tool="{content}<|extra_0|>",
     assistant="{content}<|eos|>",
     stop=("<|eos|>",),
+    tool_format="ftk_data.react:DEFAULT",
     options=TemplateOptions,
     summary="Hunyuan Large and A13B",
 )

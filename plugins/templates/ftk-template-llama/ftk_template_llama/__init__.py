@@ -64,6 +64,7 @@ def ftk_chat_templates() -> Iterator[ftk.ChatTemplate]:
         default_system="You are a helpful assistant. 你是一个乐于助人的助手。",
         trim=False,
         assistant="{content}{eos}",
+        tool_format="ftk_data.react:DEFAULT",
         summary="Chinese Llama 2: with a system text, nothing stripped, no spaces around answers",
     )
 

@@ -35,7 +35,7 @@ LLAMA3 = ToolFormat(
     {%- endif %}
     {%- set call = message.tool_calls[0].function %}
     {{- '{"name": ' ~ call.name | tojson ~ ', "parameters": ' }}
-    {{- (call.arguments if call.arguments is string else call.arguments | tojson) ~ "}" }}""",
+    {{- call.arguments | tojson ~ "}" }}""",
     result="{{- content | tojson }}",
 )
 
@@ -52,7 +52,7 @@ LLAMA4 = replace(
     {%- for call in message.tool_calls %}
         {%- set call = call.function %}
         {{- '{"name": ' ~ call.name | tojson ~ ', "parameters": ' }}
-        {{- (call.arguments if call.arguments is string else call.arguments | tojson) ~ "}" }}
+        {{- call.arguments | tojson ~ "}" }}
     {%- endfor %}""",
 )
 

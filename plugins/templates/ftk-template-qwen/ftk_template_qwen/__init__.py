@@ -57,6 +57,7 @@ def ftk_chat_templates() -> Iterator[ftk.ChatTemplate]:
         QWEN3_NOTHINK,
         name="qwen",
         default_system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
+        tool_format="ftk_data.tools:HERMES_2_5",
         model_types=("qwen2", "qwen2_moe"),
         summary="Qwen2.5",
     )

@@ -20,6 +20,7 @@ def ftk_chat_templates() -> Iterator[ftk.ChatTemplate]:
         default_system="You are an AI programming assistant, utilizing the Seed-Coder model, developed by ByteDance "
         "Seed, and you only answer questions related to computer science. For politically sensitive questions, "
         "security and privacy issues, and other non-computer science questions, you will refuse to answer.\n\n",
+        tool_format="ftk_data.react:DEFAULT",
         options=TemplateOptions,
         summary="Seed-Coder",
     )
