@@ -23,7 +23,7 @@ from ftk_hf.choosing import auto_class, load_processor, takes_media
 from ftk_hf.explaining import explained
 from ftk_hf.folders import check_folder, has_processor, has_weights, local_folder
 from ftk_hf.plain import dequantize
-from ftk_hf.quantised import quantization, report
+from ftk_hf.quantised import own_device, quantization, report
 
 if TYPE_CHECKING:
     from ftk.run import Run
@@ -87,7 +87,7 @@ def load_model(run: Run) -> Any:
             output_loading_info=True,
             **arguments,
             **_access(run),
-            **_placement(run),
+            **_placement(run, stored or quantising),
         )
     if info["missing_keys"]:
         names = sorted(info["missing_keys"])
@@ -174,13 +174,15 @@ def _dtype(run: Run) -> Any:
     return torch.float16 if _value(run, "fp16") else "auto"
 
 
-def _placement(run: Run) -> dict[str, Any]:
-    """Where a model goes: as ``device_map`` says. Unsaid, training places its own, and a model that only answers goes
-    over the accelerators, memory and disk.
+def _placement(run: Run, quantised: Any) -> dict[str, Any]:
+    """Where a model goes: as ``device_map`` says. Unsaid, training places its own, but quantised layers are made where
+    they stay; a model that only answers goes over the accelerators, memory and disk.
     """
     options = run.options(HfOptions)
     if options.device_map is not None:
         return {"device_map": options.device_map, "offload_folder": options.offload_folder}
+    if quantised and run.plan.one("trainer") is not None:
+        return {"device_map": {"": own_device(run)}}
     alone = run.plan.one("trainer") is None and run.plan.one("engine") is not None
     if not alone or not torch.accelerator.is_available() or _value(run, "use_cpu") or "WORLD_SIZE" in os.environ:
         return {}

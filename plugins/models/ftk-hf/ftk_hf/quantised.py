@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -99,7 +100,8 @@ def bits_of(stored: Mapping[str, Any]) -> int | None:
     for bits in (4, 8):
         if stored.get(f"load_in_{bits}bit"):
             return bits
-    if isinstance(number := stored.get("bits", stored.get("nbits")), int):
+    grouped = (stored.get("quant_config") or {}).get("weight_quant_params") or {}  # HQQ
+    if isinstance(number := stored.get("bits", grouped.get("nbits")), int):
         return number
     named = re.fullmatch(r"int(\d)", str(stored.get("weights")))  # quanto
     return int(named[1]) if named else None
@@ -120,10 +122,16 @@ def _check_device(run: Run) -> None:
     spec = cast("Quantizer | None", run.plan.one("quantizer"))
     if spec is None or not spec.gpu:
         return
-    idle = "use_cpu" in run.plan.registry.options and run.value("use_cpu")
-    if idle or not torch.accelerator.is_available():
-        why = "use_cpu is set" if idle else "torch finds none"
+    if own_device(run) == "cpu":
+        why = "torch finds none" if not torch.accelerator.is_available() else "use_cpu is set"
         raise ConfigError(f"{run.plan.where('model_name_or_path')}: {spec.id} needs a GPU, and {why}")
+
+
+def own_device(run: Run) -> str:
+    """The device of this process, as training will have it: one accelerator, or the CPU."""
+    idle = "use_cpu" in run.plan.registry.options and run.value("use_cpu")
+    found = None if idle else torch.accelerator.current_accelerator(check_available=True)
+    return f"{found.type}:{os.environ.get('LOCAL_RANK', 0)}" if found else "cpu"
 
 
 def report(model: Any, name: str) -> None:
