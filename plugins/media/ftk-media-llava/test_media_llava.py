@@ -254,8 +254,9 @@ def test_what_the_number_of_tokens_depends_on_is_in_the_fingerprint(encoder_of):
         encoder_of(family).fingerprint()
         for family in ("llava", "llava", "llava?vision_config.image_size=48", "llava_next")
     )
+    moved = encoder_of("llava", media_dir="elsewhere").fingerprint()
     assert one == same
-    assert len({one, other, next_one}) == 3
+    assert len({one, other, next_one, moved}) == 4
 
 
 # Batches
@@ -652,9 +653,15 @@ def test_an_image_that_is_missing_or_broken_names_the_row(drawn, tmp_path):
     assert "text.png: is no image that Pillow can read" in rows_error(tmp_path, ("<image>?", "Yes.", ["text.png"]))
 
 
-def test_a_bad_image_may_be_skipped(drawn, tmp_path):
+def test_a_bad_image_may_be_skipped_and_the_cache_says_that_it_was(drawn, tmp_path, caplog):
     made = written(tmp_path, [GOOD, ("<image>?", "Yes.", ["none.png"])])
-    assert len(Run(plan(tmp_path, **made, on_bad_row="skip")).rows("train")) == 1
+    rows = lambda **more: Run(plan(tmp_path, **made, on_bad_row="skip", **more)).rows("train")  # noqa: E731
+    assert len(rows()) == 1
+    assert "overwrite_cache" not in caplog.text
+    draw(tmp_path / "none.png", 40, 30)
+    assert len(rows()) == 1
+    assert "drawn: 1 rows were skipped when they were first read. overwrite_cache: true reads them again" in caplog.text
+    assert len(rows(overwrite_cache=True)) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -18,7 +18,7 @@ from ftk.options import build, fields_of
 from ftk.testing import check_plugin
 from ftk.types import Media
 from ftk_media import MediaOptions
-from ftk_media.files import Files
+from ftk_media.files import Files, frames
 from ftk_media.images import Images, fitted
 from ftk_media.tokens import check_counts, untrained
 from hypothesis import given
@@ -92,10 +92,37 @@ def test_sixteen_bits_of_grey_are_scaled(images):
     assert got.getpixel((0, 0)) == (128, 128, 128)
 
 
-def test_an_animation_is_its_first_frame(images):
-    frames = [drawn(20, 10, seed) for seed in (1, 2)]
-    content = content_of(frames[0], "PNG", save_all=True, append_images=frames[1:])
-    assert images.read(picture(content)).tobytes() == frames[0].tobytes()
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "TIFF", "MPO"])
+def test_of_several_pictures_in_a_file_the_first_is_shown(images, tmp_path, kind):
+    """Animations, and pages; as transformers loads them."""
+    shown = [drawn(20, 10, seed) for seed in (1, 2)]
+    path = tmp_path / "picture"
+    path.write_bytes(content_of(shown[0], kind, save_all=True, append_images=shown[1:]))
+    got, wanted = images.read(picture(str(path))), load_image(str(path))
+    assert (got.mode, got.size, got.tobytes()) == (wanted.mode, wanted.size, wanted.tobytes())
+    assert images.size(picture(str(path))) == (20, 10)
+    with Image.open(path) as opened:
+        assert opened.n_frames == 2
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "LA", "RGBA"])
+def test_transparency_is_left_out_as_transformers_does(images, tmp_path, mode):
+    image = drawn(20, 10, mode="RGBA")
+    image.putalpha(drawn(20, 10, mode="L"))
+    path = tmp_path / "picture"
+    more = {"transparency": 3} if mode in ("P", "L") else {}
+    path.write_bytes(content_of(image.convert("RGB").convert(mode) if more else image.convert(mode), "PNG", **more))
+    assert images.read(picture(str(path))).tobytes() == load_image(str(path)).tobytes()
+
+
+def test_a_video_that_is_a_list_of_frames_is_images():
+    video = Media("video", ("a.png", b"raw"))
+    assert frames(video) == (Media("image", "a.png"), Media("image", b"raw"))
+    assert frames(Media("video", "a.mp4")) == ()
+    with pytest.raises(
+        DataError, match=r"video of 2 frames, a\.png the first: is a list of frames, and this model takes"
+    ):
+        Files(None).open(video)
 
 
 def test_sizes_are_read_without_pixels(images, monkeypatch):

@@ -10,7 +10,7 @@ from ftk import Media, Message, Segment, Text
 from ftk_data import TemplateOptions, shards
 from ftk_data.literal import unescaped
 from ftk_data.placing import media_of, placed
-from ftk_data.rows import build_chat, build_prompts
+from ftk_data.rows import build_chat, build_feedback, build_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -173,6 +173,23 @@ def test_media_after_the_last_trained_answer_do_no_harm(template, number, shown_
 def test_a_prompt_shows_its_media(shown_run):
     rows = build_prompts(shown_run([{"messages": TALK[:5]}, {"messages": TALK}]), "train")
     assert [sources(row) for row in rows] == [["a", "b", "c"]] * 2
+
+
+def test_feedback_shows_the_media_of_its_prompt_with_either_answer(shown_run):
+    rows = [{"messages": TALK[:2], "desirable": True}, {"messages": turns("b", "two"), "desirable": False}]
+    first, second = build_feedback(shown_run(rows), "train")
+    assert sorted(map(str, (sources(first), sources(second)))) == ["['a']", "[]"]
+    for row in (first, second):
+        assert [one.source for one in row.get("kl_media", ())] == sources(row)
+
+
+@pytest.mark.parametrize(("build", "more"), [(build_feedback, {"desirable": True}), (build_prompts, {})])
+def test_an_answer_that_shows_something_is_refused_where_answers_are_taken_apart(shown_run, build, more):
+    talk = {"messages": turns("draw", ["here: ", ["image", "a"]]), **more}
+    with pytest.raises(ftk.DataError, match="its answer shows images, and an answer of this stage is text"):
+        build(shown_run([talk]), "train")
+    (row,) = build_chat(shown_run([{"messages": talk["messages"]}]), "train")
+    assert sources(row) == ["a"]
 
 
 def test_words_that_spell_a_placeholder_lose_one_row_with_the_reason(shown_run, report, caplog):

@@ -67,7 +67,7 @@ class LlavaImages:
         """What the number of tokens depends on beside the image; part of the key under which rows are cached."""
         facts = {name: str(getattr(self.processor, name)) for name in NEEDED[1:]}
         facts["image_processor"] = self.processor.image_processor.to_json_string()
-        return json.dumps([self.num_tokens.__name__, facts, self.images.least, self.images.most], sort_keys=True)
+        return json.dumps([self.num_tokens.__name__, facts, self.images.fingerprint()], sort_keys=True)
 
     def _size(self, medium: Media) -> Size:
         if medium.kind != "image":

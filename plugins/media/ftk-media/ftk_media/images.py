@@ -58,6 +58,10 @@ class Images:
         options = run.options(MediaOptions)
         return cls(Files.of(run), options.image_min_pixels, options.image_max_pixels)
 
+    def fingerprint(self) -> list[object]:
+        """What sizes depend on beside the image itself, and where it is looked for."""
+        return [self.least, self.most, str(self.files.media_dir)]
+
     def size(self, medium: Media) -> Size:
         """The size of the image that :meth:`read` gives, from the file's header alone.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ftk import ChatExample, DataError, FeedbackExample, Message, PairExample, TextExample
 
+from ftk_data.placing import media_of
+
 if TYPE_CHECKING:
     from ftk_data.options import DataOptions
 
@@ -74,6 +76,7 @@ def _feedback(example: FeedbackExample, options: DataOptions) -> Sequence[Part]:
     if not example.messages or example.messages[-1].role != "assistant":
         raise DataError("has no answer to like or dislike at its end")
     *before, last = example.messages
+    _refuse_media(last)
     return (Part(_continued(before, [last]), LIKED if example.desirable else DISLIKED),)
 
 
@@ -83,7 +86,14 @@ def _prompt(example: ChatExample, options: DataOptions) -> Sequence[Part]:
     *before, last = example.messages
     if last.role != "assistant":
         return (Part(_continued(example.messages, [])),)
+    _refuse_media(last)
     return (Part(_continued(before, [replace(last, trained=None)])),)  # a reference, whatever its flag says
+
+
+def _refuse_media(answer: Message) -> None:
+    """Rows of these stages put prompts and answers together anew, so what a row shows has to be in its prompt."""
+    if shown := media_of([answer]):
+        raise DataError(f"its answer shows {shown[0].kind}s, and an answer of this stage is text")
 
 
 NO_PROMPTS = ("train_on_prompt", "mask_history")

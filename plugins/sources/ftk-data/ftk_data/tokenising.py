@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import ftk_data
 from ftk_data import cache
 from ftk_data.options import DataOptions
-from ftk_data.reading import Reader
+from ftk_data.reading import SKIPPED, Reader
 from ftk_data.rendering import template_options, thinking_of
 from ftk_data.shards import Shards
 from ftk_data.stages import TEXT, Stage
@@ -72,6 +72,9 @@ def tokenise(run: Run, dataset: Dataset, stage: Stage, options: DataOptions) -> 
     took = time.perf_counter() - started
     origin = f"from the cache ({shards.folder})" if known else f"{store.num_tokens} tokens in {took:.1f} s"
     log.info("%s: %d rows, %s", dataset.name, len(store), origin)
+    if known and work.media and counts[SKIPPED]:  # a file may be there now that was missing then
+        again = "overwrite_cache: true reads them again"
+        log.warning("%s: %d rows were skipped when they were first read. %s", dataset.name, counts[SKIPPED], again)
     return Tokenised(dataset.name, store, dict(counts), fingerprint)
 
 
