@@ -85,12 +85,6 @@ def test_a_plain_model_is_refused(tmp_path):
         make(tmp_path, quantization_bit=None)
 
 
-@needs_bnb
-def test_pissa_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="lora_variant:pissa and quantizer exclude each other"):
-        make(tmp_path, pissa_init=True)
-
-
 def distance(tmp_path, trained, plain):
     return float((logits(trained) - plain).norm())
 
