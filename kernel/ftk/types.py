@@ -46,7 +46,7 @@ class ToolCall:
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, init=False)
 class Message:
     """One turn.
 
@@ -62,6 +62,22 @@ class Message:
     trained: bool | None = None
     weight: float = 1.0
     call_id: str | None = None
+
+    def __init__(
+        self,
+        role: Role,
+        content: str | tuple[Text | Media, ...] = "",
+        reasoning: str | None = None,
+        tool_calls: tuple[ToolCall, ...] = (),
+        trained: bool | None = None,
+        weight: float = 1.0,
+        call_id: str | None = None,
+    ) -> None:
+        # written out, because the one that a frozen dataclass gets takes three times as long and there are so many
+        values = self.__dict__
+        values["role"], values["content"], values["reasoning"] = role, content, reasoning
+        values["tool_calls"], values["trained"] = tool_calls, trained
+        values["weight"], values["call_id"] = weight, call_id
 
     @property
     def text(self) -> str:

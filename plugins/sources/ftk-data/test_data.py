@@ -4,6 +4,7 @@ References: the tokenizer itself on the whole text, LLaMA-Factory's own outputs 
 token counts that three peers agree on (reference/baselines.md section 3), and counts made by hand.
 """
 
+import gc
 import json
 from pathlib import Path
 from random import Random
@@ -461,3 +462,31 @@ def test_a_conversation_with_tools_is_refused_by_a_template_without(make_run):
     run = make_run()
     with pytest.raises(ftk.DataError, match="holds tools or calls"):
         renderer(run).render([ftk.Message("user", "x")], ({"type": "function"},))
+
+
+# Speed without another result
+
+
+def test_short_texts_are_encoded_once(tokenizer, monkeypatch):
+    encoder = Encoder(tokenizer)
+    calls = []
+
+    class Counting:
+        def encode_batch_fast(self, texts, **named):
+            calls.append(texts)
+            return tokenizer.backend_tokenizer.encode_batch_fast(texts, **named)
+
+    monkeypatch.setattr(encoder, "_backend", Counting())
+    long = "a longer text that is not kept"
+    for _ in range(2):
+        assert encoder.texts(["\n", long, "<|im_end|>"]) == [
+            tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("\n", long, "<|im_end|>")
+        ]
+    assert calls == [["\n", long, "<|im_end|>"], [long]]
+    assert encoder.texts([]) == []
+
+
+def test_making_rows_leaves_the_garbage_collector_as_it_was(make_run):
+    before = gc.get_freeze_count(), gc.isenabled()
+    build_chat(make_run(), "train")
+    assert (gc.get_freeze_count(), gc.isenabled()) == before

@@ -66,7 +66,8 @@ def _refuse_misspelt(column: str, there: tuple[str, ...], named: tuple[str, ...]
 
 def text_of(row: Mapping[str, Any], column: str) -> str:
     """The text of a column that a row must have; null is empty. Raises DataError for anything else than text."""
-    return text(cell(row, column), column)
+    value = row.get(column) if type(column) is str else None
+    return value if type(value) is str and value.isascii() else text(cell(row, column), column)
 
 
 def text(value: Any, what: str) -> str:

@@ -60,9 +60,14 @@ class Direct:
             if message.trained is False:
                 text += self._answer(message, answer) + self.end
                 continue
-            row += (Segment(text, False), Segment(self._answer(message, answer), True, message.weight))
+            if text:
+                row.append(Segment(text, False))
+            if trained := self._answer(message, answer):
+                row.append(Segment(trained, True, message.weight))
             text = self.end
-        return [[segment for segment in (*row, Segment(text, False)) if segment.text]]
+        if text:
+            row.append(Segment(text, False))
+        return [row]
 
     def _rewritten(self, messages: Sequence[Message]) -> list[Row]:
         """A row for each trained answer, because those before it lose their reasoning."""
@@ -165,7 +170,7 @@ class QuickRenderer:
         return getattr(self._jinja, name)
 
     def render(self, messages: Sequence[Message], tools: Tools = (), *, generation: bool = False) -> list[Row]:
-        if not tools and not generation and any(_learns(message) for message in messages):
+        if not tools and not generation and any(map(_learns, messages)):
             try:
                 return self._direct.rows(messages)
             except NotPlain:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from ftk_data.rendering import Row
 
 
+Encoded = Any
+"""The tokens of a text: a list, or an encoding of the tokenizers library."""
+SHORT, MOST_KNOWN = 16, 4096
+"""Texts of so few characters are encoded once, and so many of them at most: a line break ends nearly every row."""
+
+
 class Shown(NamedTuple):
     """Where the tokens of a medium stand in a batch."""
 
@@ -65,17 +71,29 @@ class Encoder:
             backend.no_padding()
             backend.encode_special_tokens = False  # what a template writes are tokens; what is not is marked literal
         self._backend = backend
+        self._known: dict[str, list[int]] = {}
         self._guard_ids: dict[str, list[int]] = {"": []}
 
     def texts(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text by itself, no special tokens added."""
+        return list(map(_ids, self._encoded(texts)))
+
+    def _encoded(self, texts: Sequence[str]) -> list[Encoded]:
+        """The texts as :func:`_ids` takes them."""
         if not texts:
             return []
-        if self._backend is not None:
-            # the fast one leaves out offsets, which nobody reads here: a quarter of the time
-            return [one.ids for one in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
-        found = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=False)["input_ids"]
-        return list(found)
+        if self._backend is None:
+            return list(self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=False)["input_ids"])
+        known = self._known
+        found: list[Any] = [known.get(text) for text in texts]
+        new = [number for number, ids in enumerate(found) if ids is None]
+        # the fast one leaves out offsets, which nobody reads here: a quarter of the time
+        made = self._backend.encode_batch_fast([texts[number] for number in new], add_special_tokens=False)
+        for number, encoded in zip(new, made, strict=True):
+            found[number] = encoded
+            if len(texts[number]) <= SHORT and len(known) < MOST_KNOWN:
+                known[texts[number]] = encoded.ids
+        return found
 
     def literal_texts(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, with what looks like a control token read as text."""
@@ -98,39 +116,41 @@ class Encoder:
 
     def rows(self, rows: Sequence[Row]) -> Batch:
         """The tokens of some rows."""
-        segments = [segment for row in rows for segment in row]
+        texts: Sequence[str]
+        texts, learnt, weights, media, literal = zip(*chain.from_iterable(rows), strict=True) if any(rows) else [()] * 5
         if self._prefixes:
             guards = [guard for row in rows for guard in self._guards(row)]
-            texts = [guard + segment.text for guard, segment in zip(guards, segments, strict=True)]
-            tokens = self._all(texts, segments)
-            parts = [ids[len(self._ids_of(guard)) :] for guard, ids in zip(guards, tokens, strict=True)]
+            tokens = self._all([guard + text for guard, text in zip(guards, texts, strict=True)], literal)
+            parts: list[Encoded] = [
+                _ids(one)[len(self._ids_of(guard)) :] for guard, one in zip(guards, tokens, strict=True)
+            ]
         else:
-            parts = self._all([segment.text for segment in segments], segments)
+            parts = self._all(texts, literal)
         lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-        trained = np.fromiter((segment.trained for segment in segments), bool, len(segments))
+        trained = np.array(learnt, bool)
         edges = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
-        firsts = np.cumsum(np.fromiter((0, *(len(row) for row in rows)), np.int64, len(rows) + 1))
-        weights = np.fromiter((segment.weight for segment in segments), np.float32, len(segments))
+        sizes_R = np.fromiter(map(len, rows), np.int64, len(rows))
+        firsts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes_R)))
+        even = weights.count(1.0) == len(weights)
         return Batch(
-            np.fromiter(chain.from_iterable(parts), np.int32, int(edges[-1])),
+            np.fromiter(chain.from_iterable(map(_ids, parts)), np.int32, int(edges[-1])),
             np.repeat(trained, lengths),
             edges[firsts],
-            edges[1:][_ends(rows, trained)],
-            np.repeat(weights, lengths) if (weights != 1).any() else None,
-            tuple(
-                Shown(int(edges[number]), int(edges[number + 1]), segment.media)
-                for number, segment in enumerate(segments)
-                if segment.media is not None
+            edges[1:][_ends(sizes_R, trained, media)],
+            None if even else np.repeat(np.array(weights, np.float32), lengths),
+            () if media.count(None) == len(media) else tuple(
+                Shown(int(edges[number]), int(edges[number + 1]), shown)
+                for number, shown in enumerate(media)
+                if shown is not None
             ),
-        )
+        )  # fmt: skip
 
-    def _all(self, texts: Sequence[str], segments: Sequence[Segment]) -> list[list[int]]:
-        literal = [number for number, segment in enumerate(segments) if segment.literal]
-        if not literal:
-            return self.texts(texts)
-        plain = iter(self.texts([text for text, segment in zip(texts, segments, strict=True) if not segment.literal]))
-        as_text = iter(self.literal_texts([texts[number] for number in literal]))
-        return [next(as_text if segment.literal else plain) for segment in segments]
+    def _all(self, texts: Sequence[str], literal: Sequence[bool]) -> list[Encoded]:
+        if True not in literal:
+            return self._encoded(texts)
+        plain = iter(self.texts([text for text, as_text in zip(texts, literal, strict=True) if not as_text]))
+        as_texts = iter(self.literal_texts([text for text, as_text in zip(texts, literal, strict=True) if as_text]))
+        return [next(as_texts if as_text else plain) for as_text in literal]
 
     # SentencePiece vocabularies put a space in front of a text. In the middle of a row there is none at inference, so
     # such a tokenizer gets the segment behind a guard, whose tokens are then taken off again: the special token that
@@ -159,10 +179,15 @@ class Encoder:
         return self._guard_ids[guard]
 
 
-def _ends(rows: Sequence[Row], trained: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _ids(one: Encoded) -> list[int]:
+    """The tokens of one text. An encoding makes the list when it is asked, so that few lie around at once."""
+    return one if one.__class__ is list else one.ids  # type: ignore[no-any-return]
+
+
+def _ends(sizes_R: NDArray[np.int64], trained: NDArray[np.bool_], media: Sequence[Media | None]) -> NDArray[np.int64]:
     """The numbers of the segments with which answers end; one may have literal text and media in between."""
-    text = np.array([number for number, one in enumerate(chain.from_iterable(rows)) if one.media is None], np.int64)
-    row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])[text]
+    text = np.array([number for number, shown in enumerate(media) if shown is None], np.int64)
+    row_of = np.repeat(np.arange(len(sizes_R)), sizes_R)[text]
     last = np.ones(len(text), bool)
     last[:-1] = (row_of[:-1] != row_of[1:]) | ~trained[text[1:]]
     return text[trained[text] & last]

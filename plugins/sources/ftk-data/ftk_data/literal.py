@@ -74,12 +74,12 @@ class ControlTokens:
         search = self._starts.search
         for message in messages:
             content = message.content
-            if isinstance(content, str) and not message.reasoning and not message.tool_calls:
+            if content.__class__ is str and not message.reasoning and not message.tool_calls and not message.call_id:
                 if search(content) and next(self.find(content), None):
                     return True
             elif any(map(self.are_spelt, _texts(message))):
                 return True
-        return any(map(self.are_spelt, _strings(tools)))
+        return bool(tools) and any(map(self.are_spelt, _strings(tools)))
 
     def escaped(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[list[Message], Tools]:
         """The messages and tools with each control token between two marks."""

@@ -149,9 +149,11 @@ def read_turns(value: Any, column: str, words: Words, media: MediaColumns) -> tu
     if not isinstance(value, (list, tuple)):
         raise DataError(f"{column}: expected a list of turns, found {short(value)}")
     messages = tuple([message_of(turn, column, number, words, media) for number, turn in enumerate(value, start=1)])
-    first = next((message for message in messages if message.role != "system"), None)
-    if first is not None and first.role == "tool":
-        raise DataError(f"{column}: begins with a tool's result, before any question or call")
+    for message in messages:
+        if message.role == "tool":
+            raise DataError(f"{column}: begins with a tool's result, before any question or call")
+        if message.role != "system":
+            break
     return messages
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,13 +72,12 @@ class Work:
         """
         unkept: dict[int, tuple[Piece, dict[str, Any]]] = {}
         waiting = False
-        while True:
-            missing = self._pass(shards, unkept)
-            if not missing:
-                return unkept
-            if waiting:
-                time.sleep(0.02)
-            waiting = True
+        with _frozen():
+            while self._pass(shards, unkept):
+                if waiting:
+                    time.sleep(0.02)
+                waiting = True
+        return unkept
 
     def _pass(self, shards: Shards, unkept: dict[int, tuple[Piece, dict[str, Any]]]) -> bool:
         """Go through all shards once; whether some are still in other hands."""
@@ -168,7 +169,8 @@ class Work:
                 pending.rows.append(row)
                 pending.examples.append(index)
                 pending.roles.append(role)
-                size += sum(len(segment.text) for segment in row)
+                for segment in row:
+                    size += len(segment[0])
             if len(pending.rows) >= self.options.preprocessing_batch_size or size > LONGEST:
                 yield pending
                 pending, size = Pending([], [], []), 0
@@ -180,7 +182,9 @@ class Work:
         try:
             made = [(self._document(example.text), 0)] if isinstance(example, TextExample) else self._written(example)
             for row, _ in made:
-                _refuse_half_characters(row)
+                for segment in row:
+                    if not segment[0].isascii():
+                        _refuse_half_characters(segment.text)
         except DataError as cause:
             self.reader.bad(f"{self.reader.where(index)}: {cause}", cause)
             return ()
@@ -190,7 +194,8 @@ class Work:
         """The rows that the template writes, each with what it is in the example. Raises DataError."""
         parts = self.stage.parts(example, self.options)
         forged = any(self.control.are_in(part.messages, example.tools) for part in parts)
-        self.reader.counts[FORGED] += forged
+        if forged:
+            self.reader.counts[FORGED] += 1
         made = [(row, part.role) for part in parts for row in self._render(part.messages, example.tools, forged)]
         if self.stage.together and len(made) != len(parts):
             raise DataError("the chat template writes an answer of it as several rows, which belong to no pair")
@@ -221,11 +226,22 @@ class Work:
         return rows
 
 
-def _refuse_half_characters(row: Row) -> None:
+@contextmanager
+def _frozen() -> Iterator[None]:
+    """Keep the garbage collector away from what is there already: among so many lists of tokens it would go through all
+    of the imported libraries again and again, a fifth of a second each time."""
+    already = gc.get_freeze_count()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not already:
+            gc.unfreeze()
+
+
+def _refuse_half_characters(text: str) -> None:
     """Raise DataError for what no tokenizer takes: half of a surrogate pair, as a cut in the wrong place leaves it."""
-    for segment in row:
-        if not segment.text.isascii():
-            try:
-                segment.text.encode()
-            except UnicodeEncodeError as cause:
-                raise DataError("holds half of a surrogate pair, which is no character") from cause
+    try:
+        text.encode()
+    except UnicodeEncodeError as cause:
+        raise DataError("holds half of a surrogate pair, which is no character") from cause
