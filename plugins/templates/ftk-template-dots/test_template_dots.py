@@ -47,6 +47,6 @@ def test_media_are_written_as_the_spec_says_and_a_sound_is_refused(renderer):
         renderer.prompt_text([Message("user", (Media("audio", "a.wav"),))])
 
 
-def test_tools_are_refused_unless_a_dialect_is_chosen(renderer):
-    with pytest.raises(DataError, match="holds tools or calls"):
-        renderer.prompt_text(TURNS[:1], ({"type": "function", "function": {"name": "look"}},))
+def test_tools_are_told_of_in_plain_words(renderer):
+    text = renderer.prompt_text(TURNS[:1], ({"type": "function", "function": {"name": "look"}},))
+    assert text.startswith("<|system|>You have access to the following tools:\n> Tool Name: look\n")

@@ -102,7 +102,7 @@ def test_an_image_is_its_mark(make_renderer, name, text):
     assert SPECS[name].media["image"] in text
 
 
-@pytest.mark.parametrize("name", ["gemma", "gemma3", "gemma3n", "paligemma"])
+@pytest.mark.parametrize("name", ["gemma", "gemma3", "gemma3n"])
 def test_tools_are_refused(make_renderer, name):
     with pytest.raises(DataError, match=r"holds tools or calls|leaves out the tools"):
         make_renderer(SPECS[name]).prompt_text(TWO_TURNS[:1], TOOLS)

@@ -111,9 +111,9 @@ def test_an_image_is_a_placeholder(make_renderer):
     )
 
 
-def test_vision_refuses_tools(make_renderer):
-    with pytest.raises(DataError, match="holds tools or calls"):
-        make_renderer(SPECS["granite3_vision"], END, END).prompt_text(TURNS[:1], TOOLS)
+def test_vision_tells_of_tools_in_plain_words(make_renderer):
+    text = make_renderer(SPECS["granite3_vision"], END, END).prompt_text(TURNS[:1], TOOLS)
+    assert "You have access to the following tools:\n> Tool Name: " in text
 
 
 @pytest.mark.parametrize(("form", "mark"), [(GRANITE3, "<|tool_call|>"), (GRANITE4, "<tool_call>")])

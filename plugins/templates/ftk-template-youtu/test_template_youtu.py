@@ -88,7 +88,7 @@ def test_youtu_vl_writes_media_as_the_spec_says(renderer):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_answers_stop_at_the_end_of_text_and_tools_are_refused(renderer, name):
+def test_answers_stop_at_the_end_of_text_and_tools_are_told_of_in_plain_words(renderer, name):
     assert renderer(name).stop == ("<|end_of_text|>",)
-    with pytest.raises(DataError, match="holds tools or calls"):
-        renderer(name).prompt_text(HISTORY[:1], ({"type": "function", "function": {"name": "look"}},))
+    text = renderer(name).prompt_text(HISTORY[:1], ({"type": "function", "function": {"name": "look"}},))
+    assert "You have access to the following tools:\n> Tool Name: look\n" in text
