@@ -266,8 +266,10 @@ class _Planner:
         if kind.many:
             return [self.registry.find(name, one) for one in wanted if one != "none"]
         if not wanted:
-            by_scheme = self.by_scheme() if name == "model_loader" else None
-            default = by_scheme or (self.registry.default(name) if kind.required or kind.switch else None)
+            specs = self.registry.specs(name).values()
+            default = next((one for one in specs if one.switch and is_on(self.effective(one.switch))), None)
+            default = default or (self.by_scheme() if name == "model_loader" else None)
+            default = default or (self.registry.default(name) if kind.required or kind.switch else None)
             wanted = default.name if default else None
         if not wanted:
             return []

@@ -82,6 +82,16 @@ def test_of_a_kind_without_selector_the_defaults_take_part_in_every_run(registry
     assert plan_of(Registry((record,), registry.manager), stage="read").chosen.get("model_patch") is None
 
 
+def test_a_switch_chooses_where_the_selector_names_none(registry):
+    quick = ftk.ModelLoader("quick", target="made.up:quick", switch="use_noise")
+    record = replace(registry.records[0], specs=(*registry.records[0].specs, quick))
+    registry = Registry((record,), registry.manager)
+    assert plan_of(registry, use_noise=True).one("model_loader").name == "quick"
+    named = plan_of(registry, use_noise=False).one("model_loader").name
+    assert named != "quick"
+    assert plan_of(registry, use_noise=True, model_loader=named).one("model_loader").name == named
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [

@@ -60,18 +60,22 @@ def patch(model: Any, run: Run) -> Any:
     return model
 
 
+OTHERWISE = {
+    "torch_compile": "torch_compile compiles the model as it is",
+    "enable_liger_kernel": "Liger has its own",
+    "use_unsloth": "Unsloth has its own",
+    "deepspeed": "DeepSpeed gathers weights in an order of calls that it has seen before",
+}
+"""Key → why a run that sets it keeps the model's own loss."""
+
+
 def _unsuitable_run(run: Run) -> str:
     known = run.plan.registry.options
-    value = {
-        key: run.value(key) for key in ("torch_compile", "enable_liger_kernel", "deepspeed", "use_cpu") if key in known
-    }
-    if value.get("torch_compile"):
-        return "torch_compile compiles the model as it is"
-    if value.get("enable_liger_kernel"):
-        return "Liger has its own"
-    if value.get("deepspeed"):
-        return "DeepSpeed gathers weights by its own order of calls"
-    if torch.cuda.device_count() > 1 and "WORLD_SIZE" not in os.environ and not value.get("use_cpu"):
+    for key, why in OTHERWISE.items():
+        if key in known and run.value(key):
+            return why
+    on_cpu = "use_cpu" in known and run.value("use_cpu")
+    if torch.cuda.device_count() > 1 and "WORLD_SIZE" not in os.environ and not on_cpu:
         return "one process drives several GPUs"
     return ""
 
