@@ -25,7 +25,10 @@ class TokenRows(Sequence[RowDict]):
 
     Keys of a row: ``input_ids`` and ``labels`` (T,) int64; ``position_ids`` when several documents share it;
     ``loss_weights`` (T,) float32 when some token does not weigh 1; ``media`` when it shows something.
+    packed: whether several documents may share a row.
     """
+
+    packed = False
 
     def __init__(self, store: Store, order: NDArray[np.int64]) -> None:
         self.store, self.order = store, order
@@ -61,6 +64,8 @@ class TokenRows(Sequence[RowDict]):
 
 class PackedRows(TokenRows):
     """Several rows in one, isolated from each other: positions restart at 0 with each."""
+
+    packed = True
 
     def __init__(self, store: Store, order: NDArray[np.int64], packs: Packs) -> None:
         super().__init__(store, order)

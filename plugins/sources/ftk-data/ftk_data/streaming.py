@@ -53,6 +53,7 @@ class StreamRows:
 
     def __init__(self, course: Callable[[State | None], Course], of: State, publish: Callable[..., None]) -> None:
         self._course, self._of, self._publish = course, json.loads(json.dumps(of)), publish
+        self.packed = bool(of.get("packing") or of.get("neat_packing"))
         self._start: State = {"rows": 0, "buffer": ()}
         self._begun: Course | None = None
         self._ahead: Ahead[tuple[Made, Mark]] | None = None

@@ -29,6 +29,8 @@ class Collator:
     kept_logits: add ``logits_to_keep`` (K,) and ``shift_labels`` (B, K), with which a model computes its logits only
         where some row trains. The loss is the same; memory and time for the rest of the vocabulary matrix are saved.
     media: reads the media of a batch; what it returns goes over the rest of the batch.
+    flat: one row of all tokens instead of padding (B is 1), in which the rows are documents apart, as in packed ones.
+        Flash attention keeps documents apart in a batch of one row only.
     blanks: kind of medium → ``input_ids`` and ``media`` that nobody learns from, put behind the first row of a batch
         that shows none of the kind. Processes that train together must all go through a tower, or they wait for each
         other for ever.
@@ -38,6 +40,7 @@ class Collator:
     multiple: int = 1
     kept_logits: bool = False
     media: MediaEncoder | None = None
+    flat: bool = False
     blanks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
@@ -48,6 +51,8 @@ class Collator:
         of ones the documents leak into each other. Padding becomes documents of its own, which nobody sees.
         ``loss_weights`` (B, T), float32, is there when a row has some; with ``kept_logits`` it is (B, K).
         """
+        if self.flat:
+            rows = [_joined(rows)]
         lengths = [len(row["input_ids"]) for row in rows]
         if self.blanks:
             shown = {one.kind for row in rows for one in row.get("media", ())}
@@ -80,6 +85,20 @@ def _padded(rows: Sequence[Mapping[str, Any]], key: str, width: int, filling: in
     for number, row in enumerate(rows):
         padded_BT[number, : len(row[key])] = row[key]
     return padded_BT
+
+
+def _joined(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows one after the other, as documents of one."""
+    lengths = [len(row["input_ids"]) for row in rows]
+    made = {key: np.concatenate([row[key] for row in rows]) for key in ("input_ids", "labels")}
+    made["position_ids"] = np.concatenate(
+        [row.get("position_ids", np.arange(length)) for row, length in zip(rows, lengths, strict=True)]
+    )
+    if any("loss_weights" in row for row in rows):
+        made["loss_weights"] = _weights(rows, lengths, max(lengths))[np.arange(max(lengths)) < np.c_[lengths]]
+    if media := tuple(one for row in rows for one in row.get("media", ())):
+        made["media"] = media
+    return made
 
 
 def _behind(row: Mapping[str, Any], blank: Mapping[str, Any]) -> dict[str, Any]:

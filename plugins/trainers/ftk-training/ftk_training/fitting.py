@@ -14,6 +14,7 @@ from ftk import ConfigError, DataError, FtkError, Metrics, rundir
 from ftk_training import checkpoints, result
 from ftk_training.arguments import is_reentrant, make_arguments, wants_checkpointing
 from ftk_training.collator import Collator
+from ftk_training.one_row import is_flat
 from ftk_training.options import TrainingOptions
 from ftk_training.quick_imports import quick_imports
 from ftk_training.reporting import Reporter
@@ -44,6 +45,10 @@ def fit(run: Run, *, collate: Collate | None = None, loss: Loss | None = None, c
     options = run.options(TrainingOptions)
     if not (options.do_train or options.do_eval):
         raise ConfigError(f"{run.plan.config}: do_train and do_eval are both false, so there is nothing to do")
+    if collate is not None and options.padding_free:
+        raise ConfigError(
+            f"{run.plan.where('padding_free')}: has no effect, because this stage makes its own batches. Take it out"
+        )
     tokenizer = run.tokenizer
     train, evaluation = _rows(run, options)
     arguments = make_arguments(run)
@@ -115,7 +120,14 @@ def _collator(trainer: ExactTrainer, tokenizer: Any) -> Collator:
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     multiple = 1 if trainer.args.device.type == "cpu" else 8
     kept_logits = trainer.can_keep_logits()
-    return Collator(pad_id=pad_id or 0, multiple=multiple, kept_logits=kept_logits, media=media, blanks=blanks)
+    return Collator(
+        pad_id=pad_id or 0,
+        multiple=multiple,
+        kept_logits=kept_logits,
+        media=media,
+        blanks=blanks,
+        flat=is_flat(trainer),
+    )
 
 
 def _train_and_evaluate(run: Run, trainer: ExactTrainer) -> Metrics:

@@ -68,6 +68,11 @@ class TrainingOptions:
     ignore_data_skip: bool = option(False, help="When resuming, start the epoch's data anew instead of skipping.")
 
     # Precision, memory, speed
+    padding_free: bool = option(
+        False,
+        help="Put the rows of a batch one after the other instead of padding them, isolated from each other; with "
+        "flash attention it saves all the work on padding, with others it costs a larger mask.",
+    )
     bf16: bool = option(False, help="Compute in bfloat16, weights that learn in float32.", excludes=("fp16",))
     fp16: bool = option(False, help="Compute in float16 with loss scaling.", excludes=("pure_bf16",))
     pure_bf16: bool = option(

@@ -17,6 +17,7 @@ import torch
 from ftk import ConfigError, FtkError
 
 from ftk_training import checkpoints, learning
+from ftk_training.collator import Collator
 from ftk_training.options import TrainingOptions
 from ftk_training.order import EpochOrder
 from ftk_training.progress import Progress
@@ -250,7 +251,8 @@ class ExactTrainer(Trainer):
     def _evaluate_batch(self, model: nn.Module, inputs: Batch) -> dict[str, Any]:
         """Sums over the items of a batch."""
         items = self.count(inputs) if self.count else _num_trained(inputs)
-        rows = len(next(iter(inputs.values())))
+        flat = self.data_collator.flat if isinstance(self.data_collator, Collator) else False
+        rows = int((inputs["position_ids"] == 0).sum()) if flat else len(next(iter(inputs.values())))
         if not items:
             return {"rows": rows, "items": 0}
         wants_outputs = self.options.compute_accuracy or self.loss is not None
