@@ -40,12 +40,12 @@ class Problems(FtkError):
 
 
 def raise_all(errors: Iterable[FtkError]) -> None:
-    """Raise the only error as it is, several as :class:`Problems`, and return if there is none."""
-    found = list(dict.fromkeys((str(error), error) for error in errors))
+    """Raise the only error as it is, several as :class:`Problems`, and return if there is none. Lines are said once."""
+    found = list({str(error): error for error in errors}.values())
     if len(found) == 1:
-        raise found[0][1]
+        raise found[0]
     if found:
-        raise Problems(error for _, error in found)
+        raise Problems(found)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -56,10 +56,6 @@ def stand_in(monkeypatch):
     monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(FastLanguageModel=StandIn))
 
 
-def folder_of(tmp_path, address="ftk://random/llama"):
-    return Run(plan_in(tmp_path, model_name_or_path=address)).model_path
-
-
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(
     ("settings", "asked"),
@@ -72,7 +68,7 @@ def folder_of(tmp_path, address="ftk://random/llama"):
     ids=["lora", "bf16", "full", "access"],
 )
 def test_unsloth_is_asked_for_what_the_yaml_says(tmp_path, settings, asked):
-    settings = {"model_name_or_path": folder_of(tmp_path), "use_unsloth": True, **settings}
+    settings = {"model_name_or_path": "ftk://random/llama", "use_unsloth": True, **settings}
     run = Run(plan_in(tmp_path, **settings))
     assert run.plan.one("model_loader").name == "unsloth"
     model = run.model(trainable=True)
@@ -84,9 +80,7 @@ def test_unsloth_is_asked_for_what_the_yaml_says(tmp_path, settings, asked):
 @pytest.mark.usefixtures("stand_in")
 def test_a_model_that_sees_is_refused(tmp_path):
     with pytest.raises(ModelError, match="llava models see or hear"):
-        _ = Run(
-            plan_in(tmp_path, model_name_or_path=folder_of(tmp_path, "ftk://random/llava"), use_unsloth=True)
-        ).tokens
+        _ = Run(plan_in(tmp_path, model_name_or_path="ftk://random/llava", use_unsloth=True)).tokens
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -101,7 +95,7 @@ def test_what_does_not_go_together_is_refused_by_the_plan(tmp_path):
 @pytest.mark.parametrize("finetuning_type", ["lora", "full"])
 def test_training_with_unsloth_is_training(tmp_path, finetuning_type):
     settings = {
-        "model_name_or_path": folder_of(tmp_path), "finetuning_type": finetuning_type, "template": "chatml",
+        "model_name_or_path": "ftk://random/llama", "finetuning_type": finetuning_type, "template": "chatml",
         "max_steps": 3, "save_strategy": "steps", "save_steps": 2,
     }  # fmt: skip
     key = {"use_unsloth": True} if finetuning_type == "lora" else {"model_loader": "unsloth"}

@@ -47,5 +47,7 @@ def ftk_lora_variants() -> Iterator[LoraVariant]:
         target="ftk_unsloth.loading:speed_up",
         options=UnslothOptions,
         switch="use_unsloth",
+        requires=("unsloth",),
+        extra="backend",
         summary="LoRA in Unsloth's kernels",
     )

@@ -23,8 +23,8 @@ def load_tokenizer(run: Run) -> Tokens:
     where = run.plan.where("model_name_or_path")
     access = {key: value for key, value in _access(run).items() if key != "token" or value}
     try:
-        config = AutoConfig.from_pretrained(run.model_path, **access)
-        tokenizer = AutoTokenizer.from_pretrained(run.model_path, **access)
+        config = AutoConfig.from_pretrained(_path(run), **access)
+        tokenizer = AutoTokenizer.from_pretrained(_path(run), **access)
     except (OSError, ValueError) as cause:
         raise ModelError(f"{where}: Unsloth loads folders and hub names: {_in_a_line(cause)}") from cause
     if getattr(config, "vision_config", None) or getattr(config, "audio_config", None):
@@ -47,7 +47,7 @@ def load_model(run: Run) -> Any:
     adapter = run.plan.one("adapter")
     try:
         model, _ = FastLanguageModel.from_pretrained(
-            run.model_path,
+            _path(run),
             max_seq_length=_value(run, "cutoff_len"),
             dtype=_dtype(run),
             load_in_4bit=bits == 4,
@@ -74,6 +74,15 @@ def speed_up(model: Any, run: Run, new: bool) -> Any:
     except NotImplementedError as cause:
         log.info("Unsloth has no kernels for this model's LoRA: %s", _in_a_line(cause))
         return model
+
+
+def _path(run: Run) -> str:
+    """A folder or hub name; what another loader brings to a folder (``ftk://...``) is brought."""
+    name = run.model_path
+    for spec in run.plan.registry.specs("model_loader").values():
+        if "://" in name and name.partition("://")[0] in getattr(spec, "schemes", ()) and getattr(spec, "locate", None):
+            return str(spec.load("locate")(name, run))
+    return name
 
 
 def _access(run: Run) -> dict[str, Any]:
