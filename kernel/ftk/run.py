@@ -186,8 +186,9 @@ class Run:
     def stored_quantization(self, stored: Mapping[str, Any]) -> Mapping[str, Any]:
         """The quantization config of a model whose files are quantised already, as this run wants it.
 
-        The quantizer that answers for its ``quant_method`` takes part in the run from here on. One that no plugin
-        answers for comes back as it is. Raises FtkError for a missing plugin or back end, and for what excludes it.
+        The quantizer that answers for its ``quant_method`` takes part in the run from here on, unless it gives the
+        model plain weights (``dequantize``). What no plugin answers for comes back as it is. Raises FtkError for a
+        missing plugin or back end, and for what excludes it.
         """
         method, kind, registry = str(stored.get("quant_method")), Quantizer.kind, self.plan.registry
         serving = [name for name, one in registry.specs(kind).items() if method in cast("Quantizer", one).methods]
@@ -195,8 +196,11 @@ class Run:
             registry.lacks(f"stored:{method}", f"a model whose files are quantised with {method}")
             return stored
         spec = cast("Quantizer", registry.find(kind, serving[0]))
-        self._take(spec)
-        return cast("Mapping[str, Any]", spec.load("stored_target")(self, stored)) if spec.stored_target else stored
+        if spec.stored_target:
+            stored = cast("Mapping[str, Any]", spec.load("stored_target")(self, stored))
+        if not stored.get("dequantize"):
+            self._take(spec)
+        return stored
 
     def dequantized(self, model: Any) -> Any:
         """A model of the loader with plain weights in place of quantised ones, into which adapters can be merged.

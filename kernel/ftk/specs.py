@@ -112,8 +112,9 @@ class Quantizer(Spec):
     bits: the values of ``quantization_bit`` that it can do; none when it only opens what is quantised already.
     methods: the ``quant_method`` of models whose files are quantised already and which it answers for. No key asks for
         it then: the run takes it when it meets such a model, and refuses what excludes it.
-    stored_target: ``adjust(run, stored) -> stored``, the quantization config of such a model as this run wants it. What
-        is not chosen by a key has no options of its own in the run, so it reads them with ``run.value``.
+    stored_target: ``adjust(run, stored) -> stored``, the quantization config of such a model as this run wants it; with
+        ``dequantize: true`` in it the model gets plain weights and nothing is excluded. What is not chosen by a key has
+        no options of its own in the run, so it reads them with ``run.value``.
     gpu: its back end needs an accelerator; loaders say so before anything is read.
     """
 

@@ -8,6 +8,7 @@ from ftk.opening import open_run
 from ftk.run import Run
 from ftk.testing import check_plugin
 from ftk.testing.runs import plan_in
+from transformers import AutoModelForCausalLM
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="pip install ftk-bnb")
 
@@ -182,6 +183,16 @@ def test_a_stored_model_needs_no_key(stored):
     with torch.no_grad():
         torch.testing.assert_close(base(run)(IDS_BT).logits, logits)
     assert run.plan.one("quantizer").name == "bnb"
+
+
+def test_a_stored_model_can_be_saved_with_plain_weights(stored, tmp_path):
+    _, folder, logits = stored
+    run = open_run("chat", None, ["--model_name_or_path", str(folder)])
+    run.dequantized(base(run)).save_pretrained(tmp_path / "plain")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    assert {one.dtype for one in plain.parameters()} == {torch.float32}
+    with torch.no_grad():
+        torch.testing.assert_close(plain(IDS_BT).logits, logits, atol=5e-3, rtol=0)
 
 
 def test_a_stored_model_is_held_against_the_rest_of_the_run(stored, tmp_path, caplog):

@@ -50,8 +50,8 @@ class HfOptions:
 
 
 READABLE = (
-    "auto-round", "bitnet", "compressed-tensors", "fbgemm_fp8", "fp8", "fp_quant", "higgs", "mxfp4", "mxfp8", "nvfp4",
-    "quark", "sinq", "spqr", "vptq",
+    "auto-round", "bitnet", "compressed-tensors", "fbgemm_fp8", "fp_quant", "higgs", "nvfp4", "quark", "sinq", "spqr",
+    "vptq",
 )  # fmt: skip
 """``quant_method`` of files that transformers reads with its own code or a package of theirs, and for which there is no
 plugin."""

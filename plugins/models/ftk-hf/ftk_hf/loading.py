@@ -22,7 +22,7 @@ from ftk_hf import HfOptions
 from ftk_hf.choosing import auto_class, load_processor, takes_media
 from ftk_hf.explaining import explained
 from ftk_hf.folders import check_folder, has_processor, has_weights, local_folder
-from ftk_hf.plain import dequantize
+from ftk_hf.plain import dequantize, save_plainly
 from ftk_hf.quantised import own_device, quantization, report
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ def load_model(run: Run) -> Any:
     _compare_vocabularies(run, model)
     if getattr(model, "quantization_method", None) is not None:
         report(model, run.model_path)
+    elif stored is not None:
+        save_plainly(model)
     return model
 
 

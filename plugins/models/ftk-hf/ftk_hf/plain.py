@@ -35,9 +35,25 @@ def dequantize(model: Any, run: Run) -> Any:
     for mark in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
         if hasattr(model, mark):
             delattr(model, mark)  # peft believes them
+    save_plainly(model)
     sizes = f"{model.get_memory_footprint() / 1e6:,.1f} MB instead of {before / 1e6:,.1f}"
     log.warning("%s: its quantised weights are plain ones now, as rounded as they were: %s", run.model_path, sizes)
     return model
+
+
+def save_plainly(model: Any) -> None:
+    """Have weights that were made plain saved under their own names.
+
+    transformers would take the way back that it came by, which for quantised files ends in an error or, for those of
+    MXFP4, in the weights of all layers under one name (5.19).
+    """
+    known = getattr(model, "_weight_conversions", None) or []
+    model._weight_conversions = [one for one in known if not _reads_quantised(one)]
+
+
+def _reads_quantised(conversion: Any) -> bool:
+    operations = getattr(conversion, "operations", ())
+    return bool(operations) and all(hasattr(one, "hf_quantizer") for one in operations)
 
 
 def is_quantised(module: nn.Module) -> bool:
