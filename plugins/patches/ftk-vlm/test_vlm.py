@@ -19,6 +19,7 @@ from ftk.registry import Registry
 from ftk.run import Run
 from ftk.testing import check_plugin
 from ftk.testing.runs import plan_in
+from ftk_training import TrainingOptions, fitting
 from ftk_training.parts import parts_of
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoModelForMultimodalLM
@@ -230,6 +231,32 @@ def test_a_step_moves_what_learns_and_nothing_else(model_of, family, kind, froze
     assert all(any(under(plain(name), part) for name in moved) for part in parts)
     unmoved = [name for name in learns - moved if "tower.encoder.layers.1" not in name and "post_layernorm" not in name]
     assert [name for name in unmoved if not name.endswith("k_proj.bias")] == []
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("family", sorted(INPUTS))
+def test_reentrant_checkpointing_loses_no_gradient_of_a_tower(folder_of, tmp_path, family, kind):
+    """Nothing that enters the first block of a tower with LoRA needs a gradient of itself."""
+    found = []
+    for wanted in (False, True):
+        settings = {"finetuning_type": kind, "freeze_vision_tower": False, "gradient_checkpointing": wanted}
+        run = Run(plan_in(tmp_path, model_name_or_path=folder_of(family), **settings))
+        model = run.model(trainable=True).train()
+        torch.manual_seed(1)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                nn.init.normal_(parameter, std=0.1)
+        fitting._prepare(model, run.options(TrainingOptions))
+        if wanted:
+            model.gradient_checkpointing_enable({"use_reentrant": True})
+        torch.manual_seed(2)
+        model(**INPUTS[family](model), use_cache=False).loss.backward()
+        found.append({name: one.grad for name, one in model.named_parameters() if one.grad is not None})
+    plain, checkpointed = found
+    assert plain.keys() == checkpointed.keys()
+    assert any(".blocks." in name or "vision_tower" in name for name in plain)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, msg=name)
 
 
 def test_a_run_that_trains_the_tower_is_continued_and_opened_as_a_whole(ftk_run, tmp_path):

@@ -16,6 +16,7 @@ from ftk_training.arguments import is_reentrant, make_arguments, wants_checkpoin
 from ftk_training.collator import Collator
 from ftk_training.one_row import is_flat
 from ftk_training.options import TrainingOptions
+from ftk_training.parts import towers_of
 from ftk_training.quick_imports import quick_imports
 from ftk_training.reporting import Reporter
 from ftk_training.trainer import Count, ExactTrainer, Loss
@@ -99,11 +100,23 @@ def _rows(run: Run, options: TrainingOptions) -> tuple[Any, Any]:
 
 
 def _prepare(model: Any, options: TrainingOptions) -> None:
-    """Reentrant checkpointing loses all gradients when what enters the first block needs none (frozen embeddings)."""
+    """Reentrant checkpointing loses all gradients when what enters the first block needs none (frozen embeddings).
+
+    transformers sees to the embeddings of words, and not of every tower's pixels and sounds.
+    """
     if options.do_train and wants_checkpointing(options) and is_reentrant(options):
         embeddings = model.get_input_embeddings()
         if not any(parameter.requires_grad for parameter in embeddings.parameters()):
             model.enable_input_require_grads()
+        for tower in towers_of(model.get_base_model() if hasattr(model, "get_base_model") else model):
+            if any(parameter.requires_grad for parameter in tower.parameters()):
+                tower.register_forward_pre_hook(_let_gradients_through, with_kwargs=True)
+
+
+def _let_gradients_through(tower: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    for one in (*arguments, *named.values()):
+        if torch.is_grad_enabled() and isinstance(one, torch.Tensor) and one.is_floating_point() and one.is_leaf:
+            one.requires_grad_(True)
 
 
 def _collator(trainer: ExactTrainer, tokenizer: Any) -> Collator:

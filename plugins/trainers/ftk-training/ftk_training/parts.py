@@ -49,6 +49,11 @@ def parts_of(model: nn.Module) -> Parts:
     return Parts(tuple(found["towers"]), tuple(found["projector"]), tuple(found["language"]))
 
 
+def towers_of(model: nn.Module) -> list[nn.Module]:
+    """The towers as whole modules, also of a model with adapters."""
+    return _Anatomy(model).towers
+
+
 def under(name: str, tops: tuple[str, ...]) -> bool:
     """Whether a full name is one of these or beneath one."""
     return any(name == top or name.startswith(f"{top}.") for top in tops)
