@@ -309,7 +309,8 @@ def test_a_model_that_answers_is_left_alone():
 def test_chunks_hold_32_million_logits_unless_the_yaml_says_otherwise():
     def size(words, wanted=None):
         output = SimpleNamespace(weight=torch.empty(words, 1, device="meta"))
-        model = SimpleNamespace(forward=lambda self: None, get_output_embeddings=lambda: output)
+        config = SimpleNamespace(get_text_config=dict)
+        model = SimpleNamespace(config=config, forward=lambda self: None, get_output_embeddings=lambda: output)
         return ChunkedForward(model, "model", wanted).size
 
     assert (size(150_000), size(32_000), size(150_000, 7)) == (256, 1048, 7)

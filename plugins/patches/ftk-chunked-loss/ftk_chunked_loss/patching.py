@@ -113,6 +113,8 @@ class ChunkedForward:
     def __init__(self, model: Any, backbone: str, size: int | None) -> None:
         self.own = _function(model.forward)
         self.names = list(inspect.signature(self.own).parameters)[1:]
+        if hasattr(model.config.get_text_config(), "output_router_logits"):
+            self.names.append("output_router_logits")  # where it is no argument of its own, it is one of **kwargs
         self.backbone = backbone
         words = model.get_output_embeddings().weight.shape[0]
         self.size = size or max(256, 2**25 // words)
