@@ -115,8 +115,12 @@ def test_a_model_that_answers_is_left_as_it_was_loaded(tmp_path):
 
 def test_what_a_patch_keeps_does_not_learn_and_is_not_counted(tmp_path):
     run = make(tmp_path, freeze_trainable_layers=2)
-    keep(run, ["model.layers.3", "model.layers.1"], "a patch")
-    assert layers_in(learning(run)) == [0, 2]
+    keep(run, ["model.layers.3", "model.layers.1", "model.layers.2.mlp"], "a patch")
+    names = learning(run)
+    assert layers_in(names) == [0, 2]
+    assert {name for name in names if ".mlp." in name} == {
+        f"model.layers.0.mlp.{one}_proj.weight" for one in ("gate", "up", "down")
+    }
 
 
 def test_what_a_patch_frees_learns(tmp_path):

@@ -98,6 +98,19 @@ def test_a_quantised_model_begins_nearer_to_the_plain_one(tmp_path, settings):
     assert distance(tmp_path, run.model(trainable=True), plain) < 0.8 * distance(tmp_path, without, plain)
 
 
+@pytest.mark.parametrize(
+    ("package", "settings"),
+    [
+        ("hqq", {"quantization_method": "hqq", "quantization_bit": 3}),
+        ("optimum.quanto", {"quantization_method": "quanto", "quantization_bit": 2}),
+        ("torchao", {"quantization_method": "torchao", "quantization_bit": 8}),
+    ],
+)
+def test_so_does_one_of_any_other_quantizer(tmp_path, package, settings):
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    test_a_quantised_model_begins_nearer_to_the_plain_one(tmp_path, settings)
+
+
 @needs_bnb
 def test_more_iterations_than_the_quantizer_can_do_are_refused(tmp_path):
     with pytest.raises(ModelError, match="loftq_iter: 2: above 1 it needs nf4 or fp4"):

@@ -45,7 +45,7 @@ def begin(model: Any, run: Run, new: bool) -> Any:
     if not terms:
         raise ModelError(f"{run.plan.where('loftq_init')}: no layer with a term is quantised")
     iterations = run.options(LoftqOptions).loftq_iter
-    if iterations > 1 and not all(hasattr(term.layer.weight, "quant_state") for term in terms.values()):
+    if iterations > 1 and not all(hasattr(_weight(term), "quant_state") for term in terms.values()):
         raise ModelError(f"{run.plan.where('loftq_iter')}: above 1 it needs nf4 or fp4. Set it to 1")
     original, before, after = _unquantised(run), 0.0, 0.0
     with torch.no_grad():
@@ -60,8 +60,13 @@ def begin(model: Any, run: Run, new: bool) -> Any:
 
 
 def _is_quantised(term: Term) -> bool:
-    weight = term.layer.weight
-    return not weight.is_floating_point() or type(weight.data) is not torch.Tensor
+    weight = _weight(term)
+    return weight is None or not weight.is_floating_point() or type(weight.data) is not torch.Tensor
+
+
+def _weight(term: Term) -> Any:
+    """The layer's weight as it is stored; None where a quantizer keeps it otherwise."""
+    return dict(term.layer.named_parameters(recurse=False)).get("weight")
 
 
 def _unquantised(run: Run) -> Any:
@@ -97,7 +102,12 @@ def alternate(
 
 
 def _plain(term: Term) -> torch.Tensor:
-    return dequantize_module_weight(term.layer).detach().float()
+    """The quantised matrix as plain numbers: as peft knows it, or as what the layer makes of the unit vectors."""
+    w = dequantize_module_weight(term.layer) if _weight(term) is not None or hasattr(term.layer, "W_q") else None
+    if w is None or type(w.data) is not torch.Tensor or not w.is_floating_point():
+        unit = torch.eye(term.a.shape[1], dtype=term.a.dtype, device=term.a.device)
+        w = (term.layer(unit) - term.layer(torch.zeros_like(unit[:1]))).T
+    return w.detach().float()
 
 
 def _requantised(term: Term, w: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from ftk_peft import PeftOptions
 from ftk_peft.targets import ties
 
 with quick_imports():
-    from peft import PeftConfig, PeftModel, get_peft_model
+    from peft import PeftConfig, PeftModel, PeftType, get_peft_model
 
 if TYPE_CHECKING:
     from ftk.run import Run
@@ -71,11 +71,11 @@ def type_of(model: Any) -> str:
 def continued(model: Any, path: str, run: Run) -> Any:
     """The model with a saved adapter that learns on, in the shape that it has.
 
-    Raises ModelError when the YAML names another type than the adapter has.
+    Raises ModelError when the YAML names another of peft's types than the adapter has.
     """
     model = load(model, path, run, trainable=True)
-    wanted = run.value("finetuning_type")
-    if wanted and "finetuning_type" in run.plan.given and wanted.upper() != type_of(model):
+    wanted = (run.value("finetuning_type") or "").upper()
+    if wanted in PeftType.__members__ and wanted != type_of(model):
         raise ModelError(
             f"{run.plan.where('finetuning_type')}: {path} is of type {type_of(model).lower()} and cannot go on as "
             "another. Take finetuning_type out, or create_new_adapter: true merges it and makes a new one"
