@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 import torch
-from ftk import ConfigError
+from ftk import CheckpointError, ConfigError
 from ftk.run import Run
 from ftk.testing.runs import plan_in
 from ftk_training.arguments import make_arguments
@@ -177,6 +177,14 @@ def test_evaluations_checkpoints_and_results_have_the_weights_that_answer(ftk_ru
     trained = [line["loss"] for line in lines if "loss" in line]
     evaluated = [line["eval_loss"] for line in lines if "eval_loss" in line]
     assert abs(evaluated[0] - trained[0]) > 0.1
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused_in_one_line(ftk_run, fake_plugin):
+    fake_plugin("averaged", OWN_WEIGHTS)
+    folder = ftk_run(**{**SETTINGS, "learning_rate": 0.0}, use_averaged=True).folder
+    with pytest.raises(CheckpointError, match="checkpoint-3: was made by another optimizer") as caught:
+        ftk_run(**SETTINGS, resume_from_checkpoint=str(folder / "checkpoint-3"))
+    assert "\n" not in str(caught.value)
 
 
 def test_an_optimizer_of_a_plugin_is_asked_before_a_model_is_loaded(tmp_path, fake_plugin, caplog):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ftk import ConfigError, FtkError
+from ftk import CheckpointError, ConfigError, FtkError
 
 from ftk_training import checkpoints, learning
 from ftk_training.collator import Collator
@@ -117,6 +117,15 @@ class ExactTrainer(Trainer):
         if getattr(optimizer, "layerwise", False):
             return optimizer.take_gradient_norm().item()
         return super()._get_grad_norm(model, grad_norm=grad_norm)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except ValueError as cause:  # torch's, for groups of other sizes
+            raise CheckpointError(
+                f"{checkpoint}: was made by another optimizer, or with other weights learning: {cause}. Resume with "
+                "the settings of that run, or start into another output_dir"
+            ) from cause
 
     def show_result(self) -> None:
         """Put the weights that are the result into the model: schedule-free optimizers train others beside them."""
