@@ -61,6 +61,8 @@ def begin(model: Any, run: Run, new: bool) -> Any:
 
 def _is_quantised(term: Term) -> bool:
     weight = _weight(term)
+    if hasattr(term.layer, "W_q"):  # HQQ's, whose weight is an empty tensor of the right type
+        return True
     return weight is None or not weight.is_floating_point() or type(weight.data) is not torch.Tensor
 
 
