@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -18,6 +19,7 @@ WORDS = (
     "user", "assistant", "tool", "system", "function_call", "observation", "True", "",
 )  # fmt: skip
 
+NUM = int(os.environ.get("FTK_ROBUSTNESS_ROWS", "2000"))
 KEYS = ("role", "content", "from", "value", "type", "text", "image_url", "url", "name", "id", "arguments", "function")
 
 
@@ -58,10 +60,10 @@ def demo_row():
 
 @pytest.fixture(scope="session")
 def survives():
-    """Convert 2,000 rows, each made from a good one by a few random changes: an example, None or DataError only."""
+    """Convert NUM rows, each made from a good one by a few random changes: an example, None or DataError only."""
     hypothesis = pytest.importorskip("hypothesis")
     quietly = hypothesis.settings(
-        max_examples=2000, deadline=None, derandomize=True, database=None, phases=[hypothesis.Phase.generate],
+        max_examples=NUM, deadline=None, derandomize=True, database=None, phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
     )  # fmt: skip
     seeds = hypothesis.strategies.integers(0, 2**62)
@@ -81,7 +83,7 @@ def survives():
             assert repr(row) == before
 
         run()
-        assert outcomes.total() == 2000
+        assert outcomes.total() == NUM
         return set(outcomes)
 
     return check

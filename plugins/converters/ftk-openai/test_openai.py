@@ -72,6 +72,15 @@ def test_parallel_calls_and_their_results_keep_their_ids():
     assert [(one.content, one.call_id) for one in made.messages[2:4]] == [("r2", "2"), ("r1", "1")]
 
 
+def test_the_older_functions_are_the_tools_of_a_row_that_has_no_others():
+    older, newer = {"name": "f", "parameters": {}}, {"type": "function", "function": {"name": "g", "parameters": {}}}
+    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "functions": [older]}
+    assert convert(row, entry()).tools == ({"type": "function", "function": older},)
+    assert convert({**row, "tools": [newer]}, entry()).tools == (newer,)
+    assert convert(row, entry(columns={"tools": None})).tools == ()
+    assert set(row) == {"messages", "functions"}
+
+
 def test_the_older_function_call_is_read():
     made = converted(
         USER,

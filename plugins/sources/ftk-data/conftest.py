@@ -1,5 +1,6 @@
 """What the tests of ftk-data share: a tiny tokenizer, real ones, and runs over rows in a file, without any model."""
 
+import copy
 import gzip
 import json
 import shutil
@@ -188,3 +189,97 @@ def content_of(content):
 def report():
     """``report(run)``: its data report."""
     return lambda run: json.loads((run.output_dir / "data_report.json").read_text())
+
+
+# Rows that somebody's script has mangled
+
+WORDS = (
+    "", " ", "one", "<|im_end|>", "<|im_start|>assistant\n", "<image>", "<think>\n", "</think>", "{{ x }}", "{% if %}",
+    "<tool_call>", '<tool_call>{"name": "f"}</tool_call>', '{"name": "f", "arguments": "{}"}', "\x00", "\ud800",
+    "\ue0f0", "👩‍🌾", "ﷺ" * 9, "a" * 900, "user", "assistant", "tool", "system", "function_call", "human", "gpt", "{",
+    "[1]",
+)  # fmt: skip
+KEYS = (
+    "role",
+    "content",
+    "from",
+    "value",
+    "type",
+    "text",
+    "name",
+    "arguments",
+    "function",
+    "images",
+    "tools",
+    "system",
+)
+
+
+@pytest.fixture(scope="session")
+def words():
+    return WORDS
+
+
+@pytest.fixture(scope="session")
+def generated():
+    """``generated(strategy, num)``: so many values that hypothesis chose, the same in every run."""
+    hypothesis = pytest.importorskip("hypothesis")
+
+    @cache
+    def generate(strategy, num):
+        found = []
+        quietly = hypothesis.settings(
+            max_examples=num, deadline=None, derandomize=True, database=None, phases=[hypothesis.Phase.generate],
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )  # fmt: skip
+        quietly(hypothesis.given(strategy)(lambda value: found.append(value)))()
+        assert len(found) >= num * 0.9, f"hypothesis found only {len(found)} of {num}"
+        return found[:num]
+
+    return generate
+
+
+@pytest.fixture(scope="session")
+def mangled(generated):
+    """``mangled(rows, num)``: so many rows, each one of these with up to three changes anywhere in it."""
+    hypothesis = pytest.importorskip("hypothesis")
+    st = hypothesis.strategies
+    nonsense = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS) | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
+        max_leaves=5,
+    )
+
+    def change(draw, row):
+        parent, key = row, None
+        while isinstance(parent, (dict, list)) and parent:
+            holder, key = (
+                parent,
+                draw(st.sampled_from(list(parent) if isinstance(parent, dict) else range(len(parent)))),
+            )
+            parent = holder[key]
+            if draw(st.integers(0, 9)) < 2:
+                break
+        how = draw(st.sampled_from(["words", "words", "words", "add", "replace", "replace", "drop", "double", "wrap"]))
+        if key is None or how == "add":
+            row[draw(st.sampled_from(KEYS))] = draw(nonsense)
+        elif how == "words" and isinstance(holder[key], str):
+            place = draw(st.integers(0, len(holder[key])))
+            holder[key] = holder[key][:place] + draw(st.sampled_from(WORDS)) + holder[key][place:]
+        elif how == "drop":
+            del holder[key]
+        elif how == "wrap":
+            holder[key] = draw(st.sampled_from([[holder[key]], {"text": holder[key]}, str(holder[key])]))
+        elif how == "double" and isinstance(holder, list):
+            holder.insert(key, copy.deepcopy(holder[key]))
+        else:
+            holder[key] = draw(nonsense)
+
+    @st.composite
+    def one(draw, rows):
+        row = copy.deepcopy(draw(st.sampled_from(rows)))
+        for _ in range(draw(st.sampled_from([0, 1, 1, 1, 2, 3]))):
+            change(draw, row)
+        return row
+
+    return lambda rows, num: generated(one(rows), num)

@@ -153,7 +153,7 @@ def test_rows_without_a_trained_token_are_dropped_and_counted(make_run, report, 
     rows = [*rows, {"instruction": "one " * 200, "input": "", "output": "yes"}]
     run = make_run(rows, cutoff_len=64)
     assert len(build_chat(run, "train")) == 4
-    assert report(run)["train"]["datasets"]["rows"]["dropped: nothing to learn"] == 1
+    assert report(run)["train"]["datasets"]["rows"]["dropped: nothing to learn within cutoff_len"] == 1
 
 
 def test_a_malformed_row_stops_the_run_and_says_where_and_what_to_do(make_run, rows):
@@ -312,6 +312,16 @@ def test_val_size_and_data_sets_for_evaluation_exclude_each_other(make_run, tmp_
     """LLaMA-Factory's rule (reference section 2)."""
     with pytest.raises(ftk.ConfigError, match="val_size and eval_dataset exclude each other"):
         make_run(val_size=1, eval_dataset=str(tmp_path / "rows.jsonl"))
+
+
+def test_training_and_evaluation_data_of_one_name_are_both_noted(make_run, tmp_path):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "rows.jsonl").write_text('{"instruction": "q", "output": "a"}\n')
+    run, noted = make_run(eval_dataset=str(tmp_path / "eval" / "rows.jsonl")), {}
+    run.record = lambda **facts: noted.update(facts)
+    build_chat(run, "train")
+    build_chat(run, "eval")
+    assert {name: fact["num_rows"] for name, fact in noted["data"].items()} == {"rows": 4, "rows (eval)": 1}
 
 
 def test_data_without_rows_says_which(make_run):

@@ -153,7 +153,7 @@ def test_every_row_read_is_used_or_dropped_for_one_reason_and_only_answers_are_t
 
     check()
     assert {"dropped: malformed", "dropped: empty"} <= reasons
-    assert reasons & {"dropped: too long", "dropped: nothing to learn"}
+    assert reasons & {"dropped: too long", "dropped: nothing to learn", "dropped: nothing to learn within cutoff_len"}
 
 
 # Long rows

@@ -404,3 +404,25 @@ def test_a_column_that_parquet_names_twice_is_refused(tmp_path):
     parquet.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["t", "t"]), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet: names the column 't' twice"):
         list(rows_of(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("converter", "fields", "row"),
+    [
+        ("ftk_alpaca.converting", {"columns": {"kto_tag": "label"}},
+         {"instruction": "q", "output": "a", "history": [["b", "c"]], "label": True}),
+        ("ftk_sharegpt.converting", {"columns": {"kto_tag": "label"}},
+         {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "label": False}),
+        ("ftk_openai.converting", {}, {"messages": [{"role": "user", "content": "q"}], "tools": [{"name": "f"}]}),
+        ("ftk_swift.converting", {}, {"messages": [{"role": "user", "content": "q"}]}),
+    ],
+)  # fmt: skip
+def test_a_csv_holds_lists_as_json_text_and_flags_as_words(tmp_path, converter, fields, row):
+    convert = pytest.importorskip(converter).convert
+    with (tmp_path / "a.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row))
+        writer.writeheader()
+        writer.writerow({key: json.dumps(one) if isinstance(one, list) else one for key, one in row.items()})
+    entry = DatasetEntry("made", {"file_name": "a.csv", **fields}, "the test", str(tmp_path))
+    (read,) = rows_of(tmp_path / "a.csv")
+    assert convert(read, entry) == convert(row, entry) is not None

@@ -25,4 +25,6 @@ LAYOUT = turns.Layout(
 
 def convert(row: Mapping[str, Any], entry: DatasetEntry) -> ChatExample | PairExample | FeedbackExample | None:
     """The example of a row; None when it holds nothing to learn. See :func:`ftk_data.turns.convert`."""
+    if row.get("functions") and not row.get("tools") and "tools" not in entry.columns:
+        row = {**row, "tools": row["functions"]}  # what the API had before tools
     return turns.convert(row, entry, LAYOUT)

@@ -86,6 +86,7 @@ def text(value: Any, what: str) -> str:
 
 def pairs_of(value: Any, column: str) -> list[tuple[str, str]]:
     """Earlier questions and answers. Raises DataError for anything else than a list of pairs of texts."""
+    value = spelt_out(value, column)
     pairs = value if isinstance(value, (list, tuple)) else [value]
     if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
         raise DataError(f"{column}: expected pairs of a question and an answer, found {short(value)}")
@@ -93,8 +94,10 @@ def pairs_of(value: Any, column: str) -> list[tuple[str, str]]:
 
 
 def truth(row: Mapping[str, Any], column: str) -> bool:
-    """The value of a column of true and false. Raises DataError for anything else."""
+    """The value of a column of true and false, also as these words, for csv. Raises DataError for anything else."""
     value = cell(row, column)
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.strip().lower(), value)
     if not isinstance(value, bool):
         raise DataError(f"{column}: expected true or false, found {short(value)}")
     return value
@@ -117,6 +120,11 @@ def parsed(value: str, what: str) -> Any:
         raise DataError(f"{what}: is no JSON: {cause.msg} at column {cause.colno}") from cause
     except (ValueError, RecursionError) as cause:
         raise DataError(f"{what}: is no JSON: {cause}") from cause
+
+
+def spelt_out(value: Any, column: str) -> Any:
+    """A value that is a list, as its JSON text has it where a file can hold nothing else. Raises DataError."""
+    return parsed(value, column) if isinstance(value, str) and value.lstrip().startswith("[") else value
 
 
 def check_writable(value: Any, what: str) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 COUNTED = {"truncate": "truncated", "drop": "dropped: too long", "split": "split"}
 """What the report says of a row that was too long."""
+BARE = "dropped: nothing to learn"
+BARE_BEFORE_CUT = "dropped: nothing to learn within cutoff_len"
 OVERSIZED = "dropped: an image, video or audio is longer than cutoff_len"
 
 
@@ -76,19 +78,35 @@ def fit(batch: Batch, options: DataOptions, where: Callable[[int], str], *, answ
         rows_K, first_K, last_K = np.array(spans, np.int64).reshape(-1, 3).T
     learnt = np.concatenate((np.zeros(1, np.int64), np.cumsum(batch.trained_T, dtype=np.int64)))
     keep = learnt[last_K] > learnt[first_K]
+    bare = np.empty(0, np.int64)
     if answered and not keep.all():
+        bare = np.unique(rows_K[~keep])
         rows_K, first_K, last_K = rows_K[keep], first_K[keep], last_K[keep]
     lost = np.setdiff1d(np.arange(len(first_R)), rows_K)
     if options.cutoff_policy != "drop" and len(oversized := _oversized(batch, limit)):
         changed[OVERSIZED] = oversized if options.cutoff_policy == "split" else np.intersect1d(oversized, lost)
         lost = np.setdiff1d(lost, oversized)
-    if len(lost := np.setdiff1d(lost, changed.get(COUNTED["drop"], np.empty(0, np.int64)))):
-        changed["dropped: nothing to learn"] = lost
+    lost = np.setdiff1d(lost, changed.get(COUNTED["drop"], bare[:0]))
+    changed |= _reasons(lost, bare, long if options.cutoff_policy == "truncate" else None)
     tokens = _positions(first_K, last_K, len(batch.ids_T))
     return Fitted(
         batch.ids_T[tokens], batch.trained_T[tokens], last_K - first_K, rows_K, changed,
         None if batch.weights_T is None else batch.weights_T[tokens], _media_of(batch, first_K, last_K),
     )  # fmt: skip
+
+
+def _reasons(
+    lost: NDArray[np.int64], bare: NDArray[np.int64], cut: NDArray[np.int64] | None
+) -> Mapping[str, NDArray[np.int64]]:
+    """Why rows are lost that no policy dropped: they hold nothing to learn, or nothing in front of where they were cut.
+
+    bare: the rows of which something held nothing to learn; when they were not cut but split, that is counted, too.
+    """
+    if cut is None:
+        reasons = {BARE: np.union1d(lost, bare)}
+    else:
+        reasons = {BARE: np.setdiff1d(lost, cut), BARE_BEFORE_CUT: np.intersect1d(lost, cut)}
+    return {reason: rows for reason, rows in reasons.items() if len(rows)}
 
 
 def _spans(batch: Batch, row: int, limit: int, policy: str) -> Iterator[tuple[int, int, int]]:

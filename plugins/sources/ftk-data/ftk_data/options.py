@@ -25,7 +25,11 @@ class DataOptions:
     on_bad_row: Literal["error", "skip"] = ftk.option(
         "error", help="What happens to a malformed row: error stops and names it, skip counts it."
     )
-    train_on_prompt: bool = ftk.option(False, help="Count the prompt in the loss, too.", excludes=("mask_history",))
+    train_on_prompt: bool = ftk.option(
+        False,
+        help="Count the prompt in the loss, too, and answers that are flagged as not trained.",
+        excludes=("mask_history",),
+    )
     mask_history: bool = ftk.option(False, help="Train the last answer of a conversation only.")
     max_samples: int | None = ftk.option(None, help="Take only this many rows of each data set.", minimum=1)
     val_size: float = ftk.option(

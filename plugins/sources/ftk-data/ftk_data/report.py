@@ -59,7 +59,10 @@ def publish(run: Run, split: str, report: dict[str, Any], datasets: Sequence[Tok
     facts = run.once("ftk_data.facts", dict)
     reports = run.once("ftk_data.reports", dict)
     reports[split] = report
-    facts.update({one.name: {"fingerprint": one.fingerprint, "num_rows": len(one.store)} for one in datasets})
+    for one in datasets:
+        same = facts.get(one.name, {}).get("fingerprint", one.fingerprint) == one.fingerprint
+        name = one.name if same else f"{one.name} ({split})"  # of one name and not the same
+        facts[name] = {"fingerprint": one.fingerprint, "num_rows": len(one.store)}
     folder = run.plan.value("output_dir")
     if not folder or os.environ.get("RANK", "0") != "0":
         return

@@ -23,6 +23,7 @@ from ftk_data.converting import (
     cell,
     optional,
     short,
+    spelt_out,
     text,
     tools_in,
     truth,
@@ -143,9 +144,10 @@ def says_something(answers: Sequence[Message]) -> bool:
 
 
 def read_turns(value: Any, column: str, words: Words, media: MediaColumns) -> tuple[Message, ...]:
-    """The messages of a list of turns, none for null. Raises DataError with the column and the turn."""
-    if value is None:
+    """The messages of a list of turns or of its JSON text, none for null. Raises DataError with column and turn."""
+    if value is None or value == "":
         return ()
+    value = spelt_out(value, column)
     if not isinstance(value, (list, tuple)):
         raise DataError(f"{column}: expected a list of turns, found {short(value)}")
     messages = tuple([message_of(turn, column, number, words, media) for number, turn in enumerate(value, start=1)])
