@@ -326,12 +326,14 @@ def packed(rows):
     return joined | {"media": tuple(one for row in rows for one in row.get("media", ()))}
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize("kept", [False, True])
-def test_packed_rows_with_several_images_do_not_see_each_other(rows, family, kept):
+def test_packed_rows_with_several_images_do_not_see_each_other(rows, family, kept, attention):
     """The loss of a packed, padded batch is that of its rows, each alone through the real processor."""
     encoder, texts, media, made = rows(family)
     model = tiny(family).model(trainable=False).eval()
+    model.set_attn_implementation(attention)
     model.config.get_text_config().use_cache = False
     alone = 0.0
     for text, shows, row in zip(texts, media, made, strict=True):
