@@ -13,6 +13,7 @@ from ftk.run import Run
 from ftk.testing.runs import plan_in
 from ftk_hf.quantised import bits_of, stored_in
 from transformers import AutoConfig
+from transformers.quantizers import HfQuantizer
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128}
 TENSORS = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {}}
@@ -85,3 +86,38 @@ def test_quantised_layers_are_made_where_training_wants_them(tmp_path, monkeypat
     if rank:
         monkeypatch.setenv("LOCAL_RANK", rank)
     assert own_device(Run(plan_in(tmp_path, **settings))) == device
+
+
+class OddLinear(torch.nn.Module):
+    """A layer of somebody's own, whose weight nobody can ask for."""
+
+    def __init__(self, rows, columns):
+        super().__init__()
+        self.in_features = columns
+        self.register_buffer("codes", torch.randint(-8, 8, (rows, columns), dtype=torch.int8))
+        self.bias = torch.nn.Parameter(torch.randn(rows))
+
+    def forward(self, x):
+        return x @ (0.01 * self.codes).T + self.bias
+
+
+class OddQuantizer(HfQuantizer):
+    is_trainable = True
+
+    def is_serializable(self):
+        return False
+
+
+def test_plain_weights_are_what_a_layer_computes_with_whatever_it_is():
+    run = open_run("chat", None, ["--model_name_or_path", "ftk://random/llama"])
+    model = run.model(trainable=False)
+    assert run.dequantized(model) is model
+    odd = OddLinear(128, 64)
+    model.model.layers[1].mlp.up_proj = odd
+    model.hf_quantizer = OddQuantizer(SimpleNamespace(quant_method="odd"))
+    x = torch.randn(3, 64)
+    expected = odd(x)
+    plain = run.dequantized(model).model.layers[1].mlp.up_proj
+    assert type(plain) is torch.nn.Linear
+    torch.testing.assert_close(plain(x), expected)
+    torch.testing.assert_close(plain.weight, 0.01 * odd.codes)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from ftk import ConfigError
 from ftk.opening import open_run
+from ftk.registry import Registry
 from ftk.run import Run
 from ftk.testing import check_plugin
 from ftk.testing.runs import plan_in
@@ -153,6 +154,9 @@ def test_what_stays_as_it_is(tmp_path, family, stays, caplog):
         ({"finetuning_type": "full"}, "adapter:full and quantizer exclude each other"),
         ({"adapter_name_or_path": "a,b"}, "quantizer:bnb and adapter_name_or_path>1 exclude each other"),
         ({"adapter_name_or_path": "a", "create_new_adapter": True}, "create_new_adapter and quantizer exclude each"),
+        ({"finetuning_type": "freeze"}, "adapter:freeze and quantizer exclude each other"),
+        ({"pissa_init": True}, "pissa and quantizer exclude each other"),
+        ({"resize_vocab": True}, "resize_vocab and quantizer exclude each other"),
         ({"train_from_scratch": True}, "train_from_scratch and quantizer exclude each other"),
         ({"quantization_device_map": "auto"}, "quantization_device_map and trainer exclude each other"),
         ({"quantization_bit": 8, "quantization_type": "fp4"}, "quantization_type needs quantization_bit=4"),
@@ -160,6 +164,11 @@ def test_what_stays_as_it_is(tmp_path, family, stays, caplog):
     ],
 )
 def test_what_cannot_be_is_refused_by_the_plan(tmp_path, settings, said):
+    registry = Registry.discover()
+    if unknown := [key for key in settings if key not in registry.options]:
+        pytest.skip(f"{unknown[0]} belongs to a plugin that is not installed")
+    if settings.get("finetuning_type", "full") not in registry.specs("adapter"):
+        pytest.skip(f"ftk-{settings['finetuning_type']} is not installed")
     with pytest.raises(ConfigError) as error:
         make(tmp_path, **settings)
     assert said in str(error.value)
