@@ -111,6 +111,25 @@ def test_so_does_one_of_any_other_quantizer(tmp_path, package, settings):
     test_a_quantised_model_begins_nearer_to_the_plain_one(tmp_path, settings)
 
 
+def left(tmp_path, **settings):
+    """The error of all matrices with their terms, by what each layer makes of the unit vectors."""
+    model = make(tmp_path, **settings).model(trainable=True).eval()
+    plain, squared = Run(plan_in(tmp_path, model_name_or_path="ftk://random/llama")).model(trainable=False), 0.0
+    for name, layer in model.named_modules():
+        if hasattr(layer, "lora_A") and "default" in layer.lora_A:
+            w = plain.get_submodule(name.removeprefix("base_model.model.")).weight
+            with torch.no_grad():
+                squared += float((layer(torch.eye(w.shape[1])).T - w).pow(2).sum())
+    return squared**0.5
+
+
+@needs_bnb
+def test_more_iterations_leave_less_of_the_error(tmp_path):
+    plain, once, often = left(tmp_path, loftq_init=False), left(tmp_path), left(tmp_path, loftq_iter=5)
+    assert once < 0.9 * plain
+    assert often < 0.95 * once
+
+
 @needs_bnb
 def test_more_iterations_than_the_quantizer_can_do_are_refused(tmp_path):
     with pytest.raises(ModelError, match="loftq_iter: 2: above 1 it needs nf4 or fp4"):
