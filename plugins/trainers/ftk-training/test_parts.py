@@ -89,6 +89,13 @@ def test_gemma_4_has_what_its_config_names():
     if "gemma4" not in transformers.CONFIG_MAPPING:
         pytest.skip(f"transformers {transformers.__version__} has no gemma4")
     assert parts_of(made("gemma4")) == Parts()
+    towers = {"vision_config": transformers.Gemma4VisionConfig(), "audio_config": transformers.Gemma4AudioConfig()}
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(transformers.Gemma4Config(**towers))
+    assert parts_of(model) == Parts(
+        ("model.vision_tower", "model.audio_tower"), ("model.embed_vision", "model.embed_audio"),
+        ("model.language_model", "lm_head"),
+    )  # fmt: skip
 
 
 def test_names_are_matched_part_by_part():
