@@ -78,6 +78,15 @@ def test_new_blocks_are_copies_behind_each_group_with_two_matrices_zeroed(tmp_pa
             assert torch.equal(after.model.layers[place].get_parameter(name), wanted), (place, name)
 
 
+def test_the_blocks_of_a_model_that_was_expanded_in_memory_know_their_places(tmp_path):
+    """Each block writes into the place of a cache that its number names."""
+    model = AutoModelForCausalLM.from_pretrained(folder_of(tmp_path, LLAMA)).eval()
+    ids = torch.arange(9)[None] + 5
+    wanted = model.generate(ids, max_new_tokens=6, do_sample=False)
+    expand(model, 2)
+    assert torch.equal(model.generate(ids, max_new_tokens=6, do_sample=False), wanted)
+
+
 def test_one_broken_copy_is_noticed(tmp_path, monkeypatch):
     """The comparison at the end is what the command's word rests on, so it must be able to fail."""
     import ftk_llama_pro.expanding

@@ -142,7 +142,7 @@ class HuggingfaceEngine:
             repetition_penalty=sampling.repetition_penalty,
             eos_token_id=self._ends or None,
             pad_token_id=self.tokenizer.pad_token_id,
-            use_cache=True,
+            use_cache=getattr(getattr(self.model, "generation_config", None), "use_cache", True) is not False,
             **values,
         )
         stops = self._all_stops(sampling)

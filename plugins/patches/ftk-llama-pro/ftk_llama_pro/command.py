@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from ftk import ConfigError
 from ftk.opening import open_run
+from transformers.utils import logging
 
 from ftk_llama_pro.expanding import write_expanded
 
@@ -30,6 +31,7 @@ def llama_pro(source: str, words: tuple[str, ...], num_expand: int) -> None:
     run = open_run("llama-pro", source if is_yaml else None, given, base=True)
     if not run.value("output_dir"):
         raise ConfigError("output_dir: not set. Say where the expanded model goes: --output_dir models/expanded")
+    logging.disable_progress_bar()
     tokenizer = run.processor or run.tokenizer
     model = run.model(trainable=False)
     if getattr(model, "quantization_method", None) is not None:

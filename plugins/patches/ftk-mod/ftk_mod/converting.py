@@ -12,6 +12,7 @@ from ftk import ConfigError, ModelError
 from ftk_training.stack import stack_of
 from safetensors import safe_open
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from ftk_mod import ModOptions
@@ -32,6 +33,8 @@ def check(config: Any, run: Run) -> Any:
         raise ConfigError(f"{run.plan.where(FIELD)}: the model has routers already. Set it to load")
     if wanted == "load" and not has:
         raise ConfigError(f"{run.plan.where(FIELD)}: the model has no routers. Set it to convert")
+    if has:  # transformers would report them as unexpected; every model's own list is added to this one
+        PreTrainedModel._keys_to_ignore_on_load_unexpected = [rf"\.{ROUTER}\."]
     return config
 
 

@@ -34,7 +34,7 @@ class Router(nn.Module):
 
 def best(scores_BT: torch.Tensor, valid_BT: torch.Tensor, capacity: float) -> torch.Tensor:
     """(B, T) bool: in each row the floor(capacity x length) tokens of the highest scores. Padding is no part of it."""
-    share = Fraction(str(capacity))  # as it was written: 0.29 x 100 is 29, which floats make 28
+    share = Fraction(str(capacity))  # as it was written: 0.42 x 150 is 63, which floats make 62
     counts_B = valid_BT.sum(1) * share.numerator // share.denominator
     order_BT = (
         scores_BT.detach().float().masked_fill(~valid_BT, -torch.inf).argsort(dim=1, descending=True, stable=True)
