@@ -1,12 +1,13 @@
 """Peak memory of a data set's rows, by the size of its file: loading, tokenising, packing, then reading every row once.
 
-    python tests/benchmarks/memory_rows.py [MB ...] [--model MODEL] [--packing] [--workers 2] [--repeat]
+    python tests/benchmarks/memory_rows.py [MB ...] [--model MODEL] [--packing] [--workers 2] [--repeat] [--streaming]
 
 Makes a JSONL of each size (default: 100 and 200 MB) from made-up words and runs ftk's rows over it in a process of its
-own with an empty cache, with ``--repeat`` once more from that cache. Memory is that of the process and its children
-(process_memory.py): anonymous memory is what ftk needs; pages of files are the libraries and the mapped shards of the
-cache, which the system takes back when it needs the room. "before" is with the tokenizer loaded and no row read;
-``ru_maxrss`` is the system's own figure for the largest single process, both kinds of pages together.
+own with an empty cache, with ``--repeat`` once more from that cache; with ``--streaming`` rows are made while they are
+read. Memory is that of the process and its children (process_memory.py): anonymous memory is what ftk needs; pages of
+files are the libraries and the mapped shards of the cache, which the system takes back when it needs the room. "before"
+is with the tokenizer loaded and no row read; ``ru_maxrss`` is the system's own figure for the largest single process,
+both kinds of pages together.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 from process_memory import Watch
-from rows import WORDS
 
+WORDS = "the red bird sings a song about rain and small boats near an old green house".split()  # noqa: SIM905 (short)
 STAGES = ("before", "rows made", "all rows read")
 
 
@@ -52,12 +54,17 @@ def work(given: argparse.Namespace) -> None:
         "model_name_or_path": given.model, "output_dir": str(given.folder / "out"),
         "dataset": [{"file_name": str(given.folder / "rows.jsonl")}], "preprocessing_num_workers": given.workers,
     }  # fmt: skip
+    if given.streaming:
+        settings |= {"streaming": True, "max_steps": 1_000_000}
     run = Run(make_plan({key: Setting(value, "here") for key, value in settings.items()}, Registry.discover()))
     _ = run.tokenizer
     _done({})
     rows = run.rows("train")
-    _done({"tokens": int(rows.lengths_N.sum()), "rows": len(rows)})
-    tokens = sum(len(rows[index]["input_ids"]) for index in range(len(rows)))
+    _done({} if given.streaming else {"tokens": int(rows.lengths_N.sum()), "rows": len(rows)})
+    if given.streaming:
+        tokens = sum(len(row["input_ids"]) for row in islice(rows, given.num))
+    else:
+        tokens = sum(len(rows[index]["input_ids"]) for index in range(len(rows)))
     largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     _done({"read": tokens, "ru_maxrss_mib": largest // 1024})
 
@@ -67,8 +74,11 @@ def _done(facts: dict[str, int]) -> None:
     sys.stdin.readline()
 
 
-def measure(given: argparse.Namespace, folder: Path) -> None:
-    command = [sys.executable, __file__, "--model", given.model, "--workers", str(given.workers), "--folder", folder]
+def measure(given: argparse.Namespace, folder: Path, num: int) -> None:
+    command = [
+        sys.executable, __file__, "--model", given.model, "--workers", str(given.workers), "--folder", str(folder),
+        "--num", str(num), *(["--streaming"] if given.streaming else []),
+    ]  # fmt: skip
     env = {**os.environ, "FTK_CACHE": str(folder / "cache")}
     process = subprocess.Popen(
         [*command, *(["--packing"] if given.packing else [])], env=env, text=True,
@@ -100,7 +110,9 @@ def main() -> None:
     parser.add_argument("--packing", action="store_true")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--repeat", action="store_true")
+    parser.add_argument("--streaming", action="store_true")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--num", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.folder:
         work(given)
@@ -109,11 +121,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             num = write_file(Path(name) / "rows.jsonl", size)
             print(f"{size:g} MB of JSONL, {num} rows, {given.workers} worker(s){', packed' if given.packing else ''}")
-            measure(given, Path(name))
+            measure(given, Path(name), num)
             if given.repeat:
                 print(" again, from the cache")
                 shutil.rmtree(Path(name) / "out", ignore_errors=True)
-                measure(given, Path(name))
+                measure(given, Path(name), num)
 
 
 if __name__ == "__main__":

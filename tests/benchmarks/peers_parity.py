@@ -1,6 +1,6 @@
 """Tokens and labels of ftk, row by row, against those of LLaMA-Factory's pipeline and TRL's.
 
-    python tests/benchmarks/peers_parity.py --model DIR --data DIR [--llamafactory PYTHON] [--trl PYTHON]
+    python tests/benchmarks/peers_parity.py [--llamafactory PYTHON] [--trl PYTHON] [--data DIR]
         [--sets alpaca_50k sharegpt_50k] [--cutoff 1024] [--rows NUM]
 
 The arguments are those of peers_rows.py. Two differences are meant: the peers train the newline that stands after the
@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 from peers_rows import SETS, Task, perform, take
+from rows_data import make
 
 IGNORED = -100
 
@@ -65,8 +66,8 @@ def differences(ours: Saved, theirs: Saved, cutoff: int) -> Counter[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, help="another model than that of the data's folder")
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--llamafactory", metavar="PYTHON")
     parser.add_argument("--trl", metavar="PYTHON")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
@@ -77,6 +78,9 @@ def main() -> None:
     unexpected = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        given.data = given.data or folder / "made"
+        make(given.data)
+        given.model = given.model or given.data / "model"
         take(given.data, folder, given.sets, given.rows)
         for dataset in given.sets:
             made = {}

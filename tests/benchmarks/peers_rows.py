@@ -1,11 +1,10 @@
 """Rows of a data set, from the file to tokens with labels, beside LLaMA-Factory's pipeline and TRL's.
 
-    python tests/benchmarks/peers_rows.py --model DIR --data DIR [--llamafactory PYTHON] [--trl PYTHON]
+    python tests/benchmarks/peers_rows.py [--llamafactory PYTHON] [--trl PYTHON] [--data DIR]
         [--sets alpaca_50k sharegpt_50k] [--workers 1 2] [--modes single packed] [--rounds 3] [--rows NUM]
 
-PYTHON is the interpreter of an environment that has that peer. The folder of data holds ``NAME.jsonl`` and, for TRL,
-the same rows as ``NAME_messages.jsonl`` (see pipelines/outcome.py for the names); the model is a folder whose
-tokenizer has a ChatML template that marks answers. Each pipeline runs in a process of its own, all in turn, with empty
+PYTHON is the interpreter of an environment that has that peer. DIR is a folder of rows_data.py, made in a temporary one
+when it is not named. Each pipeline runs in a process of its own, all in turn, with empty
 caches. Imports, the tokenizer and TRL's model are loaded before the clock starts. Memory is that of the process and
 its children from their start until the rows are ready.
 
@@ -28,6 +27,7 @@ from itertools import islice
 from pathlib import Path
 
 from process_memory import Peak, Watch
+from rows_data import make
 from timing import machine
 
 PIPELINES = Path(__file__).parent / "pipelines"
@@ -64,8 +64,13 @@ class Result:
     peak: Peak
 
 
-def perform(task: Task, python: str, model: Path, data: Path, save: Path | None = None) -> Result:
-    """Run a pipeline with empty caches. Raises RuntimeError with its output when it fails."""
+def perform(
+    task: Task, python: str, model: Path, data: Path, save: Path | None = None, *, watched: bool = True
+) -> Result:
+    """Run a pipeline with empty caches. Raises RuntimeError with its output when it fails.
+
+    watched: look at its memory, which takes a little of its time.
+    """
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile("w+") as complaints:
         scratch = Path(name)
         command = [
@@ -79,7 +84,7 @@ def perform(task: Task, python: str, model: Path, data: Path, save: Path | None 
         }  # fmt: skip
         env.pop("PYTHONPATH", None)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, env=env, text=True)
-        watch = Watch(process.pid)
+        watch = Watch(process.pid, 0.1 if watched else 1e9)
         said: dict[str, float] = {}
         assert process.stdout
         for line in process.stdout:
@@ -102,6 +107,8 @@ def take(data: Path, folder: Path, sets: list[str], num: int | None) -> None:
             if (data / file).exists():
                 with (data / file).open("rb") as rows, (folder / file).open("wb") as taken:
                     taken.writelines(islice(rows, num))
+        texts = json.loads((data / f"{name}_rendered.json").read_text())
+        (folder / f"{name}_rendered.json").write_text(json.dumps(texts[:num], ensure_ascii=False))
     (folder / "dataset_info.json").write_text(json.dumps(SETS))
 
 
@@ -149,8 +156,8 @@ def check(results: Mapping[Task, list[Result]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, help="another model than that of the data's folder")
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--llamafactory", metavar="PYTHON")
     parser.add_argument("--trl", metavar="PYTHON")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
@@ -164,6 +171,9 @@ def main() -> None:
     print(machine())
     with tempfile.TemporaryDirectory() as name:
         data = Path(name)
+        given.data = given.data or data / "made"
+        make(given.data)
+        given.model = given.model or given.data / "model"
         take(given.data, data, given.sets, given.rows)
         for dataset in given.sets:
             for mode in given.modes:

@@ -1,115 +1,64 @@
 """Rows of a data set, from the file to packed tokens, against a bare ``encode_batch_fast`` over the same text.
 
-    python tests/benchmarks/rows.py [--model DIR --data FILE.jsonl] [--formatting NAME] [--rounds 5] [--packing]
+    python tests/benchmarks/rows.py [--data DIR] [--sets alpaca_50k sharegpt_50k] [--rounds 5] [--rows NUM]
 
-Without a model and a file it makes 20,000 rows of its own and takes the tokenizer of ftk://tiny-chat. Both sides run in
-one process, in turn, once with one tokenizer thread and once with two; imports and the model's files are not counted.
-The second part packs a million lengths, and reads rows from the cache again.
+The rows are those of rows_data.py, made in a temporary folder unless DIR has them. Each run is a process of its own
+with an empty cache, the bare tokenizer and ftk in turn; imports and the model's files come before the clock starts.
+"one" is one tokenizer thread; with two, ftk runs as one process whose tokenizer has two threads, and as two processes
+(``preprocessing_num_workers: 2``), both against a bare tokenizer of two threads. Speed is the bare tokenizer's seconds
+by ftk's within one round, the median over the rounds; on a busy machine the CPU seconds are the ones to read. ftk's are
+for loading, converting, rendering, masking, tokenising, keeping them on disk, and packing at 1,024.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 
-WORDS = "the red bird sings a song about rain and small boats near an old green house".split()  # noqa: SIM905 (short)
+from peers_rows import SETS, Result, Task, perform, take
+from rows_data import TOKENS, make
+from timing import machine
+
+AIM = 0.85
 
 
-def write_rows(path: Path, num: int = 20_000) -> None:
-    rng = random.Random(0)
-    with path.open("w", encoding="utf-8") as file:
-        for _ in range(num):
-            asked = " ".join(rng.choice(WORDS) for _ in range(rng.randint(5, 40)))
-            told = " ".join(rng.choice(WORDS) for _ in range(rng.randint(20, 250)))
-            file.write(json.dumps({"instruction": asked, "input": "", "output": told}) + "\n")
+def tasks(dataset: str) -> dict[str, tuple[Task, Task]]:
+    """What is compared: the bare tokenizer and ftk."""
+    bare = {threads: Task("bare", dataset, threads=threads) for threads in (1, 2)}
+    return {
+        "one": (bare[1], Task("ftk", dataset, packing=True)),
+        "two threads": (bare[2], Task("ftk", dataset, threads=2, packing=True)),
+        "two processes": (bare[2], Task("ftk", dataset, workers=2, packing=True)),
+    }
 
 
-def make_run(given: argparse.Namespace, folder: Path):
-    """A run over the data with an empty cache."""
-    from ftk.config import Setting
-    from ftk.plan import make_plan
-    from ftk.registry import Registry
-    from ftk.run import Run
-
-    os.environ["FTK_CACHE"] = tempfile.mkdtemp(dir=folder)
-    settings = {
-        "stage": "sft", "finetuning_type": "full", "template": "chatml", "cutoff_len": 1024, "packing": given.packing,
-        "model_name_or_path": given.model, "output_dir": str(folder / "out"),
-        "dataset": [{"file_name": str(given.data), **({"formatting": given.formatting} if given.formatting else {})}],
-    }  # fmt: skip
-    return Run(make_plan({key: Setting(value, "here") for key, value in settings.items()}, Registry.discover()))
-
-
-def seconds_of_rows(given: argparse.Namespace, folder: Path) -> tuple[float, int, int, list[str]]:
-    """Wall seconds for the rows, their number, the number of tokens, and the text of each."""
-    run = make_run(given, folder)
-    tokenizer = run.tokenizer
-    begin = time.perf_counter()
-    rows = run.rows("train")
-    seconds = time.perf_counter() - begin
-    backend = tokenizer.backend_tokenizer
-    texts = backend.decode_batch([row.ids_T for row in map(rows.store.row, rows.order)], skip_special_tokens=False)
-    return seconds, len(rows), int(rows.lengths_N.sum()), texts
-
-
-def seconds_of_encoding(tokenizer, texts: list[str]) -> tuple[float, int]:
-    """Wall seconds of the bare tokenizer over rendered texts in calls of 1,000, and the number of tokens."""
-    begin, tokens = time.perf_counter(), 0
-    for first in range(0, len(texts), 1000):
-        encoded = tokenizer.encode_batch_fast(texts[first : first + 1000], add_special_tokens=False)
-        tokens += sum(len(one.ids) for one in encoded)
-    return time.perf_counter() - begin, tokens
-
-
-def compare(given: argparse.Namespace) -> None:
-    """One thread count, in this process: ``RAYON_NUM_THREADS`` is read once."""
-    from tokenizers import Tokenizer
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if given.data is None:
-            given.data = folder / "rows.jsonl"
-            write_rows(given.data)
-        ours, bare, ratios = [], [], []
-        _, _, _, texts = seconds_of_rows(given, folder)
-        fresh = make_run(given, folder).tokenizer.backend_tokenizer.to_str()
-        for _ in range(given.rounds):
-            floor_s, floor_tokens = seconds_of_encoding(Tokenizer.from_str(fresh), texts)
-            rows_s, num, tokens, _ = seconds_of_rows(given, folder)
-            ours.append(rows_s)
-            bare.append(floor_s)
-            ratios.append(floor_s / rows_s)
-        print(
-            f"{given.threads} thread(s): {statistics.median(ours):.2f} s for {num} rows, {tokens} tokens "
-            f"(bare: {floor_tokens}); bare encoding {statistics.median(bare):.2f} s; speed "
-            f"{statistics.median(ratios):.3f} of it ({', '.join(f'{ratio:.2f}' for ratio in ratios)})"
+def compare(dataset: str, model: Path, data: Path, rounds: int) -> None:
+    compared = tasks(dataset)
+    several = list(dict.fromkeys(task for pair in compared.values() for task in pair))
+    results: dict[Task, list[Result]] = {task: [] for task in several}
+    for _ in range(rounds):
+        for task in several:
+            results[task].append(perform(task, sys.executable, model, data, watched=False))
+    for name, (bare, ours) in compared.items():
+        walls, cpus = (
+            [getattr(a, kind) / getattr(b, kind) for a, b in zip(results[bare], results[ours], strict=True)]
+            for kind in ("wall_s", "cpu_s")
         )
-        if given.threads == 1:
-            again(given, folder)
-
-
-def again(given: argparse.Namespace, folder: Path) -> None:
-    """The rows from the cache."""
-    run = make_run(given, folder)
-    cache = os.environ["FTK_CACHE"]
-    run.rows("train")
-    times = []
-    for _ in range(given.rounds):
-        run = make_run(given, folder)
-        os.environ["FTK_CACHE"] = cache
-        _ = run.tokenizer
-        begin = time.perf_counter()
-        run.rows("train")
-        times.append(time.perf_counter() - begin)
-    print(f"from the cache: {statistics.median(times):.3f} s")
+        seconds = [statistics.median(one.wall_s for one in results[task]) for task in (bare, ours)]
+        cpu = [statistics.median(one.cpu_s for one in results[task]) for task in (bare, ours)]
+        print(
+            f"| {dataset} | {name} | {seconds[0]:.2f} s, {cpu[0]:.2f} CPU s | {seconds[1]:.2f} s, {cpu[1]:.2f} CPU s | "
+            f"{statistics.median(walls):.3f} ({min(walls):.2f}-{max(walls):.2f}) | "
+            f"{statistics.median(cpus):.3f} ({min(cpus):.2f}-{max(cpus):.2f}) | {results[ours][0].rows} packs, "
+            f"{results[ours][0].tokens} tokens (bare: {results[bare][0].tokens}) |",
+            flush=True,
+        )
 
 
 def packing(rounds: int) -> None:
@@ -117,33 +66,39 @@ def packing(rounds: int) -> None:
     from ftk_data.packing import pack
 
     lengths = np.clip(np.random.default_rng(0).lognormal(5.6, 1, 1_000_000), 1, 8192).astype(int)
-    times = []
+    times, cpus = [], []
     for _ in range(rounds):
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         made = pack(lengths, 8192)
         times.append(time.perf_counter() - begin)
+        cpus.append(time.process_time() - cpu)
     full = lengths.sum() / (len(made) * 8192)
-    print(f"packing 1,000,000 lengths at 8,192: {statistics.median(times):.3f} s, {full:.4%} full")
+    print(
+        f"packing 1,000,000 lengths at 8,192: {statistics.median(times):.3f} s ({min(times):.3f}-{max(times):.3f}), "
+        f"{statistics.median(cpus):.3f} CPU s, {full:.4%} full (aims: 0.3 s, 99.9 %)"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="ftk://tiny-chat")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--formatting")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--packing", action="store_true")
-    parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--rows", type=int, help="take only the first rows of each data set")
     given = parser.parse_args()
-    if given.threads:
-        compare(given)
-        return
-    from timing import machine
-
-    print(machine())
-    for threads in (1, 2):
-        command = [sys.executable, *sys.argv, "--threads", str(threads)]
-        subprocess.run(command, check=True, env={**os.environ, "RAYON_NUM_THREADS": str(threads)})
+    print(f"{machine()}, load {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = given.data or folder / "made"
+        make(source)
+        take(source, folder, given.sets, given.rows)
+        print(
+            f"| set | with | bare | ftk | speed by wall (aim {AIM}) | speed by CPU | |\n|---|---|---|---|---|---|---|"
+        )
+        for dataset in given.sets:
+            compare(dataset, source / "model", folder, given.rounds)
+        for dataset, tokens in islice(TOKENS.items(), 0 if given.rows else None):
+            print(f"{dataset}: LLaMA-Factory, TRL and ms-swift make {tokens} tokens of it (before packing)")
     packing(given.rounds)
 
 

@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 
 import ftk
+import numpy as np
 import pytest
-from ftk_data import shards
+from ftk_data import shards, store
 from ftk_data.rows import build_chat, build_pairs
 from ftk_data.shards import Shards
 from ftk_data.work import Work
@@ -396,3 +397,33 @@ def test_overwriting_what_cannot_be_removed_is_one_line(small, run_of, monkeypat
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(ftk.DataError, match=r"overwrite_cache: .* cannot be removed: Read-only file system\. Set FTK"):
         build_chat(run_of(overwrite_cache=True), "train")
+
+
+def resident(path):
+    """Bytes of a mapped file that this process holds in memory, as Linux tells them."""
+    text, found = Path("/proc/self/smaps").read_text(), 0
+    for block in text.split("VmFlags")[:-1]:
+        if str(path) in block:
+            found += int(block.split("Rss:")[1].split()[0]) * 1024
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="reads Linux's own account of memory")
+def test_rows_on_disk_are_not_held_in_memory_once_they_were_read(tmp_path, monkeypatch):
+    num, size = 4096, 2048
+    ids = np.arange(num * size, dtype=np.int32)
+    piece = store.Piece(
+        ids, ids % 3 == 0, np.arange(num + 1) * size, np.arange(num, dtype=np.int64), np.zeros(num, np.int8)
+    )
+    path = tmp_path / "0.safetensors"
+    shards.put(path, shards.packed(piece, {}))
+    kept = store.Store([shards.read(path)[0]])
+    trained = kept.trained_N
+    assert resident(path) < 8e6, "the marks of all tokens were read, and given back"
+    monkeypatch.setattr(store, "HELD", 2**40)
+    rows = [kept.row(number) for number in range(num)]
+    assert resident(path) > 32e6
+    monkeypatch.setattr(store, "HELD", 2**20)
+    assert all(np.array_equal(kept.row(number).ids_T, rows[number].ids_T) for number in range(num))
+    assert resident(path) < 8e6
+    assert trained.tolist() == [int((row.labels_T != -100).sum()) for row in rows]

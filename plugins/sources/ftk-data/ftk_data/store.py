@@ -6,6 +6,7 @@ T: tokens of a piece or a row, N: rows.
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from ftk_data.fitting import Fitted
 
+AROUND, HELD = 2**15, 2**25
+"""How many tokens a row brings into memory at least, because systems map what is around it, too; and after how many all
+of that is given back: without it a training would seem to need as much memory as its rows take on disk."""
 IGNORED = -100
 """The label that the loss leaves out."""
 
@@ -53,6 +57,14 @@ class Piece:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    def release(self) -> None:
+        """Give back the memory of a piece that lies on disk; what is used again is read again."""
+        held: Any = self.ids_T
+        while held is not None and not isinstance(held, mmap.mmap):
+            held = getattr(held, "base", None)
+        if held is not None and hasattr(mmap, "MADV_DONTNEED"):
+            held.madvise(mmap.MADV_DONTNEED)
+
     def row(self, index: int) -> TokenRow:
         span = slice(int(self.starts[index]), int(self.starts[index + 1]))
         ids_T = self.ids_T[span].astype(np.int64)
@@ -67,6 +79,7 @@ class Store:
     def __init__(self, pieces: Iterable[Piece]) -> None:
         self.pieces = tuple(piece for piece in pieces if len(piece))
         self.firsts = np.cumsum([0, *(len(piece) for piece in self.pieces)])
+        self._read = 0
 
     def __len__(self) -> int:
         return int(self.firsts[-1])
@@ -94,12 +107,20 @@ class Store:
 
     def row(self, index: int) -> TokenRow:
         number = int(np.searchsorted(self.firsts, index, side="right")) - 1
-        return self.pieces[number].row(int(index) - int(self.firsts[number]))
+        row = self.pieces[number].row(int(index) - int(self.firsts[number]))
+        self._read += max(len(row.ids_T), AROUND)
+        if self._read > HELD:
+            self._read = 0
+            for piece in self.pieces:
+                piece.release()
+        return row
 
 
 def _sums(piece: Piece) -> NDArray[np.int64]:
     learnt = np.concatenate((np.zeros(1, np.int64), np.cumsum(piece.trained_T, dtype=np.int64)))
-    return np.diff(learnt[piece.starts])
+    sums = np.diff(learnt[piece.starts])
+    piece.release()
+    return sums
 
 
 def _joined(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
