@@ -101,8 +101,8 @@ def test_every_mangled_conversation_is_rows_or_a_reason_with_every_template(
     for place, name in enumerate(list(TEMPLATES)[group::GROUPS]):
         chosen = FLAGS[place % 3] if kind in ("chat", "prompts") else {}
         run = make_example_run(
-            rows, specs=(TEMPLATES[name],), template=name, on_bad_row="skip", cutoff_len=12_000, tokenizer=with_template,
-            cutoff_policy=POLICIES[place // 3 % 3], **chosen,
+            rows, specs=(TEMPLATES[name],), template=name, on_bad_row="skip", cutoff_len=12_000,
+            cutoff_policy=POLICIES[place // 3 % 3], tokenizer=with_template, **chosen,
         )  # fmt: skip
         try:
             made = BUILD[kind](run, "train")
