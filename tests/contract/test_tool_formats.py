@@ -20,9 +20,32 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
+FLAT = TEXT | st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.lists(TEXT | st.integers(), max_size=3)
 NAMES = st.sampled_from(["look", "get_weather", "a-b", "search2"])
 KEYS = st.sampled_from(["city", "unit", "days", "items_2", "text"])
 CALLS = st.lists(st.builds(ToolCall, NAMES, st.dictionaries(KEYS, VALUES, max_size=3)), min_size=1, max_size=3)
+ODD_NAMES = st.sampled_from(
+    ["a.b", "get weather", "søk_世界", 'q"x', "a'b", "<tool>", "x\ny", " padded ", "a\\b", "{x}", "a:b", "a,b", "a(b)",
+     "[x]", "a=b", "true", "1", "", "functions.x", "</arg_key>", "x|y", "<|x|>"]
+)  # fmt: skip
+ODD_CALLS = st.lists(
+    st.builds(ToolCall, NAMES | ODD_NAMES, st.dictionaries(KEYS | ODD_NAMES | st.text(max_size=4), VALUES, max_size=3)),
+    min_size=1,
+    max_size=3,
+)
+SAID = st.text(max_size=8) | st.sampled_from(
+    [
+        "Let me see.",
+        'He said "x"',
+        "a {b} [c]",
+        "  padded \n",
+        "Action: none",
+        "1 < 2 > 0",
+        "<tool_call>",
+        "[TOOL_CALLS]",
+        "é",
+    ]
+)
 TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
 
@@ -63,6 +86,46 @@ def test_what_is_written_is_read_back_or_refused(form):
 
     check()
     assert written >= 5, "refuses nearly everything"
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_odd_names_and_keys_are_read_back_or_refused_and_so_is_what_is_said_before(form):
+    @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(ODD_CALLS, SAID)
+    def check(calls, content):
+        try:
+            text = tools.write_answer(form, content, calls)
+        except DataError:
+            return
+        read, found = tools.read_answer(form, text, described(calls))
+        assert [(call.name, call.arguments) for call in found] == [(call.name, call.arguments) for call in calls], text
+        assert read == content or not content.strip(), text
+
+    check()
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_a_call_with_plain_names_is_never_refused(form):
+    """Whatever the values: quotes, line breaks, nested, unicode, empty, what looks like the dialect's own marks."""
+
+    @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(NAMES, st.dictionaries(KEYS, FLAT, max_size=3))
+    def check(name, arguments):
+        call = ToolCall(name, arguments)
+        assert (
+            tools.read_answer(form, tools.write_answer(form, "", [call]), described([call]))[1][0].arguments
+            == arguments
+        )
+
+    check()
+
+
+def test_the_dialects_of_llama_factory_are_here():
+    names = {form.name for form in FORMATS}
+    assert names >= {
+        "default", "glm4", "glm4_moe", "llama3", "minimax1", "minimax2", "mistral", "qwen", "qwen3_5", "gemma4", "lfm2",
+        "seed_oss", "ling",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)

@@ -18,6 +18,7 @@ from ftk_inspect.report import histogram
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from rich.console import Console
+from rich.style import Style
 from transformers import AutoTokenizer
 
 GOLDEN = Path(__file__).parents[4] / "shared" / "golden"
@@ -181,18 +182,23 @@ def test_the_page_can_go_to_stdout_and_tells_documents_apart(ftk_cli, config):
     assert ftk_cli("data", "preview", config(), "--html", "-", "--json").exit_code == 2
 
 
-def test_a_terminal_gets_tokens_in_colours_that_the_legend_explains(monkeypatch):
+@pytest.mark.parametrize(
+    ("system", "shade"), [("truecolor", r"48;2;[\d;]+m"), ("256", r"48;5;\d+m"), ("standard", r"30;\d+m")]
+)
+def test_a_terminal_gets_tokens_in_colours_that_the_legend_explains(monkeypatch, system, shade):
     row = {"input_ids": tiny_tokenizer()("a b\x1b[2J c\nd")["input_ids"]}
     row["labels"] = [-100, -100, *row["input_ids"][2:]]
-    made = Console(force_terminal=True, color_system="truecolor", width=100, _environ={})
+    for known in (Style.parse, Style._add):  # rich keeps the codes of the first terminal
+        known.cache_clear()
+    made = Console(force_terminal=True, color_system=system, width=100, _environ={})
     monkeypatch.setattr(terminal, "Console", lambda **_: made)
     with made.capture() as capture:
         terminal.print_rows([parts_of(row, tiny_tokenizer())], 1)
     text = capture.get()
     legend, *_ = text.splitlines()
-    colours = re.findall(r"48;2;([\d;]+)m", legend)
-    assert set(re.findall(r"48;2;([\d;]+)m", text)) == set(colours)
-    assert len(colours) == 4
+    colours = re.findall(shade, legend)
+    assert set(re.findall(shade, text)) == set(colours)
+    assert len(set(colours)) == 4
     assert "\x1b[2J" not in text
     assert "[2J" in re.sub(r"\x1b\[[\d;]*m", "", text)
 

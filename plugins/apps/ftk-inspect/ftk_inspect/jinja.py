@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +43,20 @@ def rendered_lines(source: str, lines: Iterable[str], variables: Mapping[str, An
             given = _request(line)
             kwargs = {**variables, **(given.get("template_kwargs") or {})}
             kwargs["add_generation_prompt"] = bool(given.get("add_generation_prompt"))
-            yield write(source, given["messages"], tools=given.get("tools"), **kwargs)
+            yield write(source, with_reasoning(source, given["messages"]), tools=given.get("tools"), **kwargs)
         except REFUSALS as error:
             yield {"error": str(error) or type(error).__name__}
+
+
+def with_reasoning(source: str, messages: Sequence[Any]) -> list[Any]:
+    """The messages with ``reasoning_content`` also under the only key where the template looks for it (gpt-oss)."""
+    keys = [key for key in ("reasoning", "thinking") if re.search(rf"\.{key}\b|\[[\"']{key}[\"']\]", source)]
+    if "reasoning_content" in source or not keys:
+        return list(messages)
+    return [
+        {keys[0]: one["reasoning_content"], **one} if isinstance(one, dict) and "reasoning_content" in one else one
+        for one in messages
+    ]
 
 
 def _request(line: str) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def render(what: str, file: Any, words: tuple[str, ...], model: str | None, bos:
     """Print what a template writes for each line of FILE, as one JSON string; FILE may be -.
 
     A line is {"messages": [...], "tools": [...], "add_generation_prompt": true, "template_kwargs": {...}} in the form
-    of the OpenAI API, all but the messages optional. A line that cannot be rendered gives {"error": "..."}.
+    of the OpenAI API, all but the messages optional; reasoning stands under reasoning_content, wherever the template
+    looks for it. A line that cannot be rendered gives {"error": "..."}.
     What comes out is what transformers renders with the template that is saved with a model.
 
     \b

@@ -12,13 +12,22 @@ from rich.text import Text
 from ftk_inspect.pieces import Part, Piece
 from ftk_inspect.sheet import quoted
 
-SHADES: Mapping[tuple[bool, bool], tuple[str, str]] = {
+Shades = Mapping[tuple[bool, bool], tuple[str, str]]
+"""(trained, odd document of a pack) → the colours of its tokens in turn."""
+SHADES: Shades = {
     (True, False): ("black on #8fd694", "black on #b9e8bc"),
     (True, True): ("black on #7cc4ee", "black on #b0dcf5"),
     (False, False): ("black on #d0d0d0", "black on #e4e4e4"),
     (False, True): ("black on #e6cfa8", "black on #f2e2c6"),
 }
-"""(trained, odd document of a pack) → the colours of its tokens in turn, readable on dark and light terminals."""
+"""Readable on dark and light terminals."""
+SIXTEEN: Shades = {
+    (True, False): ("black on green", "black on bright_green"),
+    (True, True): ("black on cyan", "black on bright_cyan"),
+    (False, False): ("black on white", "black on bright_white"),
+    (False, True): ("black on yellow", "black on bright_yellow"),
+}
+"""Where there are no more colours than that, in which SHADES would all be white."""
 
 NAMES: Mapping[tuple[bool, bool], str] = {
     (True, False): "trained",
@@ -33,14 +42,15 @@ def print_rows(rows: Sequence[Sequence[Part]], total: int | None) -> None:
     console = Console(highlight=False)
     coloured = console.is_terminal and console.color_system is not None
     if coloured:
-        console.print(legend(any(part.num_documents > 1 for parts in rows for part in parts)))
+        shades = SHADES if console.color_system in ("256", "truecolor") else SIXTEEN
+        console.print(legend(any(part.num_documents > 1 for parts in rows for part in parts), shades))
     for number, parts in enumerate(rows, start=1):
         for part in parts:
             if coloured or number > 1:
                 console.print()
             console.print(Text(heading(number, total, part), style="bold"), soft_wrap=True)
             if coloured:
-                console.print(tokens(part))
+                console.print(tokens(part, shades))
             else:
                 print_stretches(console, part)
 
@@ -53,12 +63,12 @@ def heading(number: int, total: int | None, part: Part) -> str:
     return f"row {number}{whole}{title}: {part.num_tokens:,} tokens, {part.num_trained:,} trained{packed}"
 
 
-def legend(packed: bool) -> Text:
+def legend(packed: bool, shades: Shades) -> Text:
     """What the colours say."""
     made = Text("tokens: ")
     for key, name in NAMES.items():
         if packed or not key[1]:
-            for shade, text in zip(SHADES[key], _halves(name), strict=True):
+            for shade, text in zip(shades[key], _halves(name), strict=True):
                 made.append(text, style=shade)
             made.append("  ")
     return made
@@ -70,11 +80,11 @@ def _halves(name: str) -> tuple[str, str]:
     return f" {name[:middle]}", f"{name[middle:]} "
 
 
-def tokens(part: Part) -> Text:
+def tokens(part: Part, shades: Shades) -> Text:
     """The pieces of a part, neighbours in different shades."""
     made = Text()
     for number, piece in enumerate(part.pieces):
-        shade = SHADES[piece.trained, piece.document % 2 == 1][number % 2]
+        shade = shades[piece.trained, piece.document % 2 == 1][number % 2]
         for text, is_end in _lines(piece):
             made.append(text, style=shade)
             if is_end:

@@ -54,6 +54,12 @@ def check_folder(folder: Path, where: str, *, weights: bool) -> None:
         raise ModelError(f"{where}: has no tokenizer (no tokenizer.json or tokenizer.model). {_holds(folder)}")
 
 
+def only_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer, but neither a model's config nor an adapter."""
+    models = (folder / CONFIG, folder / "adapter_config.json")
+    return any((folder / name).is_file() for name in TOKENIZER) and not any(file.is_file() for file in models)
+
+
 def has_weights(folder: Path) -> bool:
     """Whether there are weights that transformers would load."""
     return any((folder / name).is_file() for name in WEIGHTS)

@@ -21,7 +21,7 @@ from transformers.utils import logging as logs
 from ftk_hf import HfOptions
 from ftk_hf.choosing import auto_class, load_processor, takes_media
 from ftk_hf.explaining import explained
-from ftk_hf.folders import check_folder, has_processor, has_weights, local_folder
+from ftk_hf.folders import check_folder, has_processor, has_weights, local_folder, only_tokenizer
 from ftk_hf.plain import dequantize, save_plainly
 from ftk_hf.quantised import own_device, quantization, report
 
@@ -41,14 +41,16 @@ def load_tokenizer(run: Run) -> Tokens:
 
     A tokenizer without one pads with its end token, or its unknown token when it has no end either; that is safe
     because rows carry their own labels and attention mask.
-    Raises ModelError for whatever is missing, the weights included.
+    Raises ModelError for whatever is missing, the weights included; a command that runs no model needs none, and of a
+    folder the tokenizer alone will do for it.
     """
-    config = load_config(run)
     folder = local_folder(run.model_path, _where(run))
-    quantization(run, config)
+    config = None if folder and not _runs_model(run) and only_tokenizer(folder) else load_config(run)
+    if config is not None and _runs_model(run):
+        quantization(run, config)
     with explained(_where(run)):
         processor = None
-        if takes_media(config) and (folder is None or has_processor(folder)):
+        if config is not None and takes_media(config) and (folder is None or has_processor(folder)):
             processor = load_processor(_name(run), _access(run))
         tokenizer = getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(_name(run), **_access(run))
     if not tokenizer.chat_template:
@@ -61,7 +63,7 @@ def load_tokenizer(run: Run) -> Tokens:
             raise ModelError(f"{_where(run)}: its tokenizer has no end token. Set eos_token in tokenizer_config.json")
     if run.options(HfOptions).split_special_tokens:
         tokenizer.split_special_tokens = True  # ftk-data looks at it; the template's own tokens stay what they are
-    return Tokens(tokenizer, processor, config.model_type)
+    return Tokens(tokenizer, processor, config.model_type if config is not None else "")
 
 
 def load_model(run: Run) -> Any:
@@ -120,7 +122,8 @@ def load_config(run: Run) -> Any:
     def read() -> Any:
         folder = local_folder(run.model_path, _where(run))
         if folder:
-            check_folder(folder, _where(run), weights=not run.options(HfOptions).train_from_scratch)
+            random = run.options(HfOptions).train_from_scratch
+            check_folder(folder, _where(run), weights=_runs_model(run) and not random)
         with explained(_where(run)):
             config = AutoConfig.from_pretrained(_name(run), **_access(run))
         if auto_class(config) is None:
@@ -128,6 +131,12 @@ def load_config(run: Run) -> Any:
         return config
 
     return run.once("ftk_hf.config", read)
+
+
+def _runs_model(run: Run) -> bool:
+    """Whether the run trains or asks the model, and does not only look at its tokenizer and rows."""
+    command = run.plan.one("command")
+    return command is None or any(kind in command.uses for kind in ("adapter", "engine"))
 
 
 def _where(run: Run) -> str:
