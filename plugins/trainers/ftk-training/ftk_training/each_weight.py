@@ -68,7 +68,7 @@ class EachWeight(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
         self.layerwise = layerwise
         self._squared_norms: list[torch.Tensor] = []
-        self._places: tuple[int, dict[int, int]] = (0, {})
+        self._places: dict[int, int] = {}
         if layerwise:
             for weight in self._weights():
                 weight.register_post_accumulate_grad_hook(self._update_in_backward)
@@ -98,11 +98,10 @@ class EachWeight(torch.optim.Optimizer):
             weight.grad = None
 
     def _group_of(self, weight: torch.Tensor) -> dict[str, Any]:
-        count, places = self._places
-        if count != len(self.param_groups):  # somebody has split them, for learning rates of their own
-            places = {id(one): place for place, group in enumerate(self.param_groups) for one in group["params"]}
-            self._places = len(self.param_groups), places
-        return self.param_groups[places[id(weight)]]
+        if not self._places:  # no sooner: an adapter may have split the groups, for learning rates of their own
+            groups = enumerate(self.param_groups)
+            self._places = {id(one): place for place, group in groups for one in group["params"]}
+        return self.param_groups[self._places[id(weight)]]
 
     def _weights(self) -> list[torch.Tensor]:
         return [weight for group in self.param_groups for weight in group["params"]]
