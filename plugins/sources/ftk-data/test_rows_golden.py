@@ -476,3 +476,99 @@ def test_lengths_of_a_flash_attention_batch_follow_from_the_positions(golden):
             row = together([TokenRow(np.arange(num), np.arange(num)) for num in lengths])
             edges = [*np.flatnonzero(row["position_ids"] == 0).tolist(), len(row["input_ids"])]
             assert edges == case["expected"]["cu_seqlens"]
+
+
+# Batches, and the list of what is compared
+
+
+def test_masks_that_transformers_builds_from_positions_are_those_of_a_block_mask(golden):
+    """Eager attention of a Llama: 0 attends, what is far below does not; padding sees itself and nobody sees it."""
+    import torch
+    from ftk_training.collator import Collator
+    from transformers import LlamaConfig
+    from transformers.masking_utils import create_causal_mask
+
+    (case,) = (case for case in golden if case["kind"] == "attention_mask_4d")
+    rows = []
+    for documents in case["input"]:
+        lengths = np.bincount(documents)[1:]
+        rows.append(together([TokenRow(np.arange(num), np.arange(num)) for num in lengths]))
+    batch = Collator()(rows)
+    config = LlamaConfig(hidden_size=8, num_attention_heads=1, num_hidden_layers=1, attn_implementation="eager")
+    shape = (*batch["input_ids"].shape, 8)
+    mask = create_causal_mask(
+        config, torch.zeros(shape), None, past_key_values=None, position_ids=batch["position_ids"]
+    )
+    for number, (documents, expected) in enumerate(zip(case["input"], case["expected"], strict=True)):
+        for query, document in enumerate(documents):
+            if document:
+                attended = ["0" if value == 0 else "x" for value in mask[number, 0, query].tolist()]
+                assert attended == expected[query]
+
+
+def test_lengths_of_documents_are_those_of_a_batch(golden):
+    from ftk_training.collator import Collator
+    from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
+
+    for case in golden:
+        if case["kind"] == "seqlens_in_batch":
+            rows = [
+                together([TokenRow(np.arange(num), np.arange(num)) for num in np.bincount(documents)[1:]])
+                for documents in case["input"]
+            ]
+            (edges, _), _ = prepare_fa_kwargs_from_position_ids(Collator(flat=True)(rows)["position_ids"])
+            assert edges.diff().tolist() == case["expected"]
+
+
+def test_a_padded_batch_is_the_peers(golden):
+    from ftk_training.collator import Collator
+
+    (case,) = (case for case in golden if case["kind"] == "collator_base")
+    rows = [{key: np.array(row[key]) for key in ("input_ids", "labels")} for row in case["input"]]
+    batch = Collator(pad_id=99, multiple=case["params"]["pad_to_multiple_of"])(rows)
+    for key, expected in case["expected"].items():
+        assert batch[key].tolist() == [[99 if token == "PAD" else token for token in row] for row in expected]
+
+
+def test_a_batch_without_padding_is_the_peers_but_for_how_many_rows_it_takes(golden):
+    """The peer fills a batch up to a number of tokens; here its rows are counted, and packing fills."""
+    from ftk_training.collator import Collator
+
+    (case,) = (case for case in golden if case["kind"] == "v1_dynamic_padding_free")
+    lengths = case["input"]["lengths"][: case["expected"]["micro_batch_sizes"][0]]
+    batch = Collator(flat=True)([{"input_ids": np.arange(num), "labels": np.arange(num)} for num in lengths])
+    assert list(batch["input_ids"].shape) == case["expected"]["shape"]
+    assert batch["position_ids"].tolist() == [case["expected"]["position_ids"]]
+
+
+COMPARED = {
+    "sft_tokenized", "sft_packed", "dpo_tokenized", "kto_tokenized", "ppo_tokenized", "pt_tokenized", "greedy_knapsack",
+    "v1_padding_free", "v1_dynamic_padding_free", "unpad_data", "seqlens_in_batch", "attention_mask_4d",
+    "collator_base",
+}  # fmt: skip
+"""Kinds of golden cases that are compared here."""
+ELSEWHERE = {
+    "converter": "the tests of the converters", "converter_demo_row": "the tests of the converters",
+    "tool_formatter": "the tests of the template families", "function_formatter": "the tests of the template families",
+    "tool_extractor": "the tests of the template families",
+}  # fmt: skip
+NO_ROWS = {
+    "infer_seqlen": "How the peer shares cutoff_len between a question and its answer: here whole turns are kept.",
+    "v1_dynamic_batching": "How many rows make a batch of so many tokens: here batches count rows.",
+    "v1_converter": "The peer's second data format, which no release of it documents.",
+    "v1_converter_error": "Its errors; here too many and too few placeholders are told, too, in other words.",
+    "mm_expansion": "Media: the placeholders of each family, in the tests of its media plugin.",
+    "mm_video_file": "Media: frames of a video, in the tests of the media plugins.",
+    "collator_qwen2vl_text_only_batch_gets_fake_image": "Media: here only several processes need a blank.",
+    "collator_packing_mrope": "Media: positions in three dimensions, in the tests of the media plugins.",
+    "jinja_export": "Templates: compared with the published ones instead.",
+    "parse_template_from_chat_template": "Templates: the automatic one needs no parsing.",
+    "stop_token_ids": "Templates: the stop words of each, in the tests of the families.",
+    "ollama_modelfile": "Export.",
+    "eval_template": "Evaluation.",
+}
+"""Kinds of golden cases that are not about rows, or about rows that ftk makes otherwise, and why."""
+
+
+def test_every_kind_of_golden_case_is_compared_or_stands_with_its_reason(golden):
+    assert {case["kind"] for case in golden} == COMPARED | set(ELSEWHERE) | set(NO_ROWS)

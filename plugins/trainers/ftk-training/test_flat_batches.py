@@ -149,5 +149,5 @@ def test_a_stage_that_puts_its_batches_together_itself_refuses_it():
         options=lambda cls: TrainingOptions(padding_free=True),
         plan=SimpleNamespace(where=lambda key: f"a.yaml:1: {key}"),
     )
-    with pytest.raises(ConfigError, match="padding_free: has no effect here"):
+    with pytest.raises(ConfigError, match="padding_free: has no effect, because"):
         fitting.fit(run, collate=list)
