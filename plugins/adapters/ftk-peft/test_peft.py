@@ -157,9 +157,13 @@ def test_what_is_beneath_an_adapter_can_be_looked_at_and_comes_back(tmp_path):
     """Names and values of the base, fused experts and whole modules included."""
     run = make(tmp_path, "mixtral", additional_target="norm")
     model = run.model(trainable=True)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.fill_(0.01)
     before, wanted = logits(model), base_of(tmp_path, "mixtral").state_dict()
     with bare(model) as base:
         found = {name: value.clone() for name, value in base.state_dict().items()}
+        assert not torch.equal(logits(base), before)
     assert found.keys() == wanted.keys()
     assert all(torch.equal(value, wanted[name]) for name, value in found.items())
     assert torch.equal(logits(model), before)
