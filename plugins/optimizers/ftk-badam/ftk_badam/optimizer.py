@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from ftk import ConfigError
-from ftk_training import TrainingOptions, each_weight
+from ftk_training import each_weight
 from ftk_training.adamw import AdamW
-from ftk_training.arguments import is_reentrant, wants_checkpointing
 from ftk_training.each_weight import EachWeight, Part
 from ftk_training.matrices import ends, learning
 from torch import nn
@@ -129,10 +128,7 @@ def build(model: nn.Module, run: Run) -> EachWeight:
     if not layers:
         raise ConfigError(f"{run.plan.where('use_badam')}: no layer of the model learns. Take finetuning_type: full")
     make = _one_part_of_each if options.badam_mode == "ratio" else _one_layer_at_a_time
-    optimizer = make(model, run, layers)
-    if _checkpointing_needs_inputs(run):
-        model.enable_input_require_grads()  # type: ignore[operator]
-    return optimizer
+    return make(model, run, layers)
 
 
 def check(run: Run) -> None:
@@ -196,9 +192,3 @@ def layers_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
             if weights := learning(layer):
                 found[f"{name}.{number}"] = weights
     return found
-
-
-def _checkpointing_needs_inputs(run: Run) -> bool:
-    """Reentrant checkpointing loses all gradients when what enters a block needs none, as with frozen embeddings."""
-    options = run.options(TrainingOptions)
-    return wants_checkpointing(options) and is_reentrant(options)
