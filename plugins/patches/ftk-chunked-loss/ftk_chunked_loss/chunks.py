@@ -62,7 +62,9 @@ class Task:
         gradient_CV = wide_CV - high_C1 if wide_CV.dtype == logits_CV.dtype else wide_CV.sub_(high_C1)
         sums_C1 = gradient_CV.exp_().sum(1, keepdim=True)
         losses_C += (sums_C1.log() + high_C1)[:, 0]
-        gradient_CV.div_(sums_C1).sub_(self.smoothing / logits_CV.shape[1])
+        gradient_CV.div_(sums_C1)
+        if self.smoothing:
+            gradient_CV.sub_(self.smoothing / logits_CV.shape[1])
         gradient_CV.scatter_add_(1, labels_C1, torch.full_like(sums_C1, self.smoothing - 1))
         if self.weights_N is not None:
             weights_C = self.weights_N[place].to(losses_C)
