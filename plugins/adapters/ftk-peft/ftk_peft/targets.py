@@ -48,6 +48,7 @@ def find_targets(model: nn.Module, wanted: Iterable[str], run: Run, key: str, *,
     open_experts = [name for name in shared if not why_kept(run, name)]
     wanted = list(wanted)
     if "all" in wanted:
+        inside = [name for name in inside if name not in _read_by_kernels(model)]
         names = last_names(name for name in inside if name in linear)
         parameters = ["experts." + name for name in last_names(open_experts)]
         if not names and not parameters:
@@ -164,9 +165,17 @@ def linear_modules(model: nn.Module) -> list[str]:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    # quantisers bring classes of their own (Linear4bit, HQQLinear, QuantLinear ...), not always with nn.Linear's base
-    name = type(module).__name__
-    return isinstance(module, (nn.Linear, Conv1D)) or ("Linear" in name and not any(module.children()))
+    # quantisers bring classes of their own (Linear4bit, HQQLinear, QuantLinear ...), not always with nn.Linear's base;
+    # a model's own class that computes something else is no linear layer (Llama 4's router returns a pair)
+    kind = type(module)
+    if isinstance(module, nn.Linear) and kind.forward is not nn.Linear.forward:
+        return not kind.__module__.startswith("transformers.models.")
+    return isinstance(module, (nn.Linear, Conv1D)) or ("Linear" in kind.__name__ and not any(module.children()))
+
+
+def _read_by_kernels(model: nn.Module) -> set[str]:
+    """Full names of layers whose weight a state-space kernel reads past their forward (peft refuses them, too)."""
+    return {f"{name}.out_proj" for name, module in model.named_modules() if hasattr(module, "A_log")}
 
 
 def expert_parameters(model: nn.Module) -> list[str]:
