@@ -38,12 +38,8 @@ if sys.argv[1] == "load":
     run = Run(make_plan({key: Setting(value, "here") for key, value in given.items()}, Registry.discover()))
     run.tokenizer, run.model(trainable=True)
 else:
-    from transformers import Trainer
-    def first(self, *arguments, **named):
-        tell()
-    Trainer.get_batch_samples = first
     from ftk_training.trainer import ExactTrainer
-    ExactTrainer.get_batch_samples = first
+    ExactTrainer.get_batch_samples = lambda self, *arguments, **named: tell()
 def tell():
     print("STARTED", time.perf_counter() - begin, sum(os.times()[:4]), flush=True)
     os._exit(0)
