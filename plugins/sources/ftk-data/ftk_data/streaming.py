@@ -25,7 +25,7 @@ from ftk_data.reading import Reader
 from ftk_data.stages import TEXT, Stage
 from ftk_data.store import Store
 from ftk_data.stream_order import Course, Mix, Order, State, edited, why
-from ftk_data.stream_rows import arranging
+from ftk_data.stream_rows import Packed, arranging
 from ftk_data.stream_source import STRETCH, Id, Place, UnitSource
 from ftk_data.tokenising import Tokenised, media_encoder
 from ftk_data.work import Work
@@ -47,13 +47,15 @@ ROW = 256
 class StreamRows:
     """The rows of a training, without end and without length. See :class:`ftk_data.sequences.TokenRows` for a row.
 
+    packed: whether several documents may share a row, isolated from each other.
     course: makes the sequence, from a state on. of: what a state must agree with to be this sequence's.
     Rows are counted from the beginning of the training, over resumes.
     """
 
+    packed = False
+
     def __init__(self, course: Callable[[State | None], Course], of: State, publish: Callable[..., None]) -> None:
         self._course, self._of, self._publish = course, json.loads(json.dumps(of)), publish
-        self.packed = bool(of.get("packing") or of.get("neat_packing"))
         self._start: State = {"rows": 0, "buffer": ()}
         self._begun: Course | None = None
         self._ahead: Ahead[tuple[Made, Mark]] | None = None
@@ -158,6 +160,7 @@ def stream(run: Run, stage: Stage, options: DataOptions, fitting: DataOptions) -
         "neat_packing": options.neat_packing, "max_samples": options.max_samples, "starts": aside.starts,
     }  # fmt: skip
     rows = StreamRows(course, of, publish)
+    rows.packed = isinstance(arranging(stage, options), Packed)
     rows.look()
     _record(run, {name: {"streamed": True} for name in names})
     return rows

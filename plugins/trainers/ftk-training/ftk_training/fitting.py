@@ -15,6 +15,7 @@ from ftk import ConfigError, DataError, FtkError, Metrics, rundir
 from ftk_training import checkpoints, result
 from ftk_training.arguments import is_reentrant, make_arguments, wants_checkpointing
 from ftk_training.collator import Collator
+from ftk_training.neighbours import refuse_leaks
 from ftk_training.one_row import is_flat
 from ftk_training.options import TrainingOptions
 from ftk_training.parts import towers_of
@@ -79,6 +80,7 @@ def _fitted(
     )
     if collate is None:
         trainer.data_collator = _collator(trainer, tokenizer)
+        refuse_leaks(trainer)
     with _one_line():
         return _train_and_evaluate(run, trainer)
 

@@ -20,9 +20,7 @@ def is_flat(trainer: ExactTrainer) -> bool:
     Raises ConfigError for what cannot be done with it.
     """
     asked = trainer.options.padding_free
-    if not asked and not (
-        _attends_by_flash(trainer.model) and _are_packed(trainer.train_dataset, trainer.eval_dataset)
-    ):
+    if not asked and not (_attends_by_flash(trainer.model) and are_packed(trainer.train_dataset, trainer.eval_dataset)):
         return False
     where = trainer.run.plan.where("padding_free") if asked else f"{trainer.run.plan.config}: packing"
     if trainer.args.n_gpu > 1:
@@ -43,7 +41,7 @@ def _attends_by_flash(model: Any) -> bool:
     return any("flash" in str(getattr(part, "_attn_implementation", "")) for part in configs_of(model))
 
 
-def _are_packed(*row_sets: Any) -> bool:
+def are_packed(*row_sets: Any) -> bool:
     """Whether rows of any of the sets, some of which may be None or several by name, hold several documents."""
     sets = [one for rows in row_sets for one in (rows.values() if isinstance(rows, dict) else [rows])]
     return any(getattr(rows, "packed", False) for rows in sets)
