@@ -175,7 +175,8 @@ def run_of(tmp_path, entries=(), **options):
         for folder, fields in entries
     ]
     made = build(MediaOptions, options)
-    return types.SimpleNamespace(plan=types.SimpleNamespace(datasets={"train": planned}), options=lambda cls: made)
+    plan = types.SimpleNamespace(datasets={"train": planned}, config=str(tmp_path / "run.yaml"))
+    return types.SimpleNamespace(plan=plan, options=lambda cls: made)
 
 
 def test_bytes_data_uris_and_paths_are_the_same(images, tmp_path):
@@ -200,6 +201,19 @@ def test_media_dir_stands_for_the_folder_of_the_data_set(tmp_path):
         assert Files.of(run).open(picture(str(source))).read() == b"right"
     unset = run_of(tmp_path, [(str(tmp_path / "data"), {})])
     assert Files.of(unset).open(picture(str(tmp_path / "data/sub/1.png"))).read() == b"wrong"
+
+
+def test_a_path_is_looked_for_beside_a_data_file_in_another_folder_than_its_data_set(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/1.png").write_bytes(b"right")
+    run = run_of(tmp_path, [(str(tmp_path / "configs"), {"file_name": "../data/rows.json"})])
+    assert Files.of(run).open(picture(str(tmp_path / "configs/1.png"))).read() == b"right"
+
+
+def test_media_dir_may_start_beside_the_yaml(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/1.png").write_bytes(b"right")
+    assert Files.of(run_of(tmp_path, media_dir="pictures")).open(picture("1.png")).read() == b"right"
 
 
 def test_a_path_is_looked_for_beside_a_data_file_given_as_a_path(tmp_path, monkeypatch):

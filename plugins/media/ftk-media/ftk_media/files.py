@@ -25,8 +25,7 @@ class Files:
     """Opens the media of a run: paths, data URIs and bytes.
 
     media_dir: where relative paths start, whatever folder their data set has; unset is as they stand.
-    folders: those of the data sets. beside: the folders of data files that were given as paths, where a relative path
-        is looked for when it leads nowhere from the working directory.
+    folders: those of the data sets. beside: the folders of data files, where a path is looked for as well.
     """
 
     def __init__(self, media_dir: str | None, folders: Sequence[Path] = (), beside: Sequence[Path] = ()) -> None:
@@ -36,11 +35,11 @@ class Files:
     @classmethod
     def of(cls, run: Run) -> Files:
         entries = [(one.entry, one.source) for split in run.plan.datasets.values() for one in split]
-        files = [entry.fields.get(source.field) for entry, source in entries if not entry.folder]
+        files = [(entry.folder, entry.fields.get(source.field)) for entry, source in entries]
         return cls(
-            run.options(MediaOptions).media_dir,
+            _from_config(run.options(MediaOptions).media_dir, run),
             sorted({Path(entry.folder) for entry, _ in entries if entry.folder}),
-            sorted({Path(file).parent for file in files if isinstance(file, str)}),
+            sorted({(folder / Path(file).expanduser()).parent for folder, file in files if isinstance(file, str)}),
         )
 
     def open(self, medium: Media) -> BinaryIO:
@@ -87,20 +86,24 @@ class Files:
 
     def _places(self, path: Path) -> list[Path]:
         """The files that a path may mean; the first one that is there decides when media_dir says where."""
-        if path.is_absolute():
-            moved = self._moved(path)
-            return [moved] if moved and moved.is_file() else [path]
-        if self.media_dir:
-            wanted = [self._moved(path) or self.media_dir / path, path]
+        within = self._within(path)
+        if self.media_dir and (within or not path.is_absolute()):
+            wanted = [self.media_dir / (within or path), path]
             return next(([one] for one in wanted if one.is_file()), wanted)
-        return [path, *(folder / path for folder in self.beside if folder != Path())]
+        if path.is_absolute() and within is None:
+            return [path]
+        return [path, *(folder / (within or path) for folder in self.beside if folder != Path())]
 
-    def _moved(self, path: Path) -> Path | None:
-        """The path under media_dir instead of the folder of its data set, which converters put in front."""
+    def _within(self, path: Path) -> Path | None:
+        """The path without the folder of its data set, which converters put in front; None when it has none."""
         inside = [folder for folder in self.folders if path.is_relative_to(folder)]
-        if not self.media_dir or not inside:
-            return None
-        return self.media_dir / path.relative_to(max(inside, key=lambda folder: len(folder.parts)))
+        return path.relative_to(max(inside, key=lambda folder: len(folder.parts))) if inside else None
+
+
+def _from_config(media_dir: str | None, run: Run) -> str | None:
+    """A relative folder starts at the working directory or, when it is not there, beside the YAML, like dataset_dir."""
+    beside = Path(run.plan.config).parent / Path(media_dir or "").expanduser()
+    return str(beside) if media_dir and not Path(media_dir).expanduser().is_dir() and beside.is_dir() else media_dir
 
 
 def frames(medium: Media) -> tuple[Media, ...]:
