@@ -204,7 +204,8 @@ def test_media_dir_stands_for_the_folder_of_the_data_set(tmp_path):
 
 
 def test_a_path_is_looked_for_beside_a_data_file_in_another_folder_than_its_data_set(tmp_path):
-    (tmp_path / "data").mkdir()
+    for folder in ("configs", "data"):
+        (tmp_path / folder).mkdir()
     (tmp_path / "data/1.png").write_bytes(b"right")
     run = run_of(tmp_path, [(str(tmp_path / "configs"), {"file_name": "../data/rows.json"})])
     assert Files.of(run).open(picture(str(tmp_path / "configs/1.png"))).read() == b"right"
