@@ -2,9 +2,9 @@
 
     python tests/e2e/uninstalling.py [--tests "tests/kernel tests/contract"] ftk-dora ftk-galore ...
 
-Run it in an environment of its own that ``pip install -r requirements.txt`` has made, from a clean checkout: each plugin
-is uninstalled by pip, what pytest says of everything but its own folder is printed, and it is installed again. Not part
-of the suite, which would run once for each plugin. Exit code 1 when a test failed.
+Run it in an environment of its own that ``pip install -r requirements.txt`` has made, from a clean checkout: each
+plugin is uninstalled by pip, what pytest says of everything but its own folder is printed, and it is installed again.
+Not part of the suite, which would run once for each plugin. Exit code 1 when a test failed.
 """
 
 from __future__ import annotations
