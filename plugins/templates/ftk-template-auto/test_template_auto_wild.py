@@ -56,7 +56,7 @@ class Wild:
     key: where the template looks for reasoning; None where it has no place for it. calls: arguments are given as
     "dict" or "text", None where the template knows no calls; one: at most one call a turn. ids: how
     calls are numbered where the data say nothing. inline: it takes thoughts out
-    of the text of an answer. same: a conversation is one row, and that is what transformers renders. switch: what the
+    of the text of an answer; outer: and newlines off the end of what is left. same: a conversation is one row, and that is what transformers renders. switch: what the
     YAML says of ``enable_thinking``. eos: the tokenizer's.
     """
 
@@ -68,6 +68,7 @@ class Wild:
     one: bool = False
     ids: str = "call{i:05d}"
     inline: bool = False
+    outer: bool = False
     same: bool = True
     switch: object = UNSET
     eos: str = EOS
@@ -311,7 +312,7 @@ WILD = {
         "{%- elif message.role == 'user' %}{{- ']~b]user\n' + message.content + '[e~[\n' }}{%- endif %}{%- endfor %}"
         "{%- if add_generation_prompt %}{{- ']~b]ai\n<think>\n' }}{%- endif %}",
         said=minimax, prompt=lambda prompt, message: prompt if message.reasoning and message.reasoning.strip("\n") else prompt.removesuffix("<think>\n"),
-        key="reasoning_content", calls="dict", inline=True, same=False,
+        key="reasoning_content", calls="dict", inline=True, outer=True, same=False,
     ),
     "deepseek v3.1: a switch that opens or closes the thought": Wild(
         "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{% if not thinking is defined %}{% set thinking = false %}{% endif %}"
@@ -502,14 +503,11 @@ def conversations(draw, wild):
     return turns + ([Message("user", draw(TEXTS))] if draw(st.booleans()) else [])
 
 
-def apart(message):
+def apart(message, outer):
     """The message with the thought out of its text."""
     thought, end, content = message.content.partition("</think>")
-    return (
-        replace(message, content=content.lstrip("\n"), reasoning=thought.removeprefix("<think>").strip("\n"))
-        if end
-        else message
-    )
+    content = content.strip("\n") if outer else content.lstrip("\n")
+    return replace(message, content=content, reasoning=thought.removeprefix("<think>").strip("\n")) if end else message
 
 
 @cache
@@ -556,10 +554,10 @@ def check(name, turns):
     ]
     assert len(found) == len(trained)
     for (before, said), number in zip(found, trained, strict=True):
-        assert said == wild.said(apart(turns[number])), number
+        assert said == wild.said(apart(turns[number], wild.outer)), number
         prompt = reference(wild, turns[:number], tools, generation=True)
         assert template.prompt_text(turns[:number], tools) == prompt
-        assert before == wild.prompt(prompt, apart(turns[number])), number
+        assert before == wild.prompt(prompt, apart(turns[number], wild.outer)), number
     if wild.same and trained:
         assert ["".join(one.text for one in row) for row in rows] == [reference(wild, turns, tools)]
 

@@ -168,9 +168,9 @@ def _is_linear(module: nn.Module) -> bool:
     # quantisers bring classes of their own (Linear4bit, HQQLinear, QuantLinear ...), not always with nn.Linear's base;
     # a model's own class that computes something else is no linear layer (Llama 4's router returns a pair)
     kind = type(module)
-    if isinstance(module, nn.Linear) and kind.forward is not nn.Linear.forward:
-        return not kind.__module__.startswith("transformers.models.")
-    return isinstance(module, (nn.Linear, Conv1D)) or ("Linear" in kind.__name__ and not any(module.children()))
+    if "Linear" in kind.__name__:
+        return not any(module.children())
+    return isinstance(module, Conv1D) or (isinstance(module, nn.Linear) and kind.forward is nn.Linear.forward)
 
 
 def _read_by_kernels(model: nn.Module) -> set[str]:
