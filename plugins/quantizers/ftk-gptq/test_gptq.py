@@ -4,9 +4,6 @@ qweight (I / 8, O) int32, eight weights of a column from the low bits on; scales
 (I / group, O / 8), one less than they mean; g_idx (I), the group of each row.
 """
 
-import json
-import shutil
-
 import pytest
 import torch
 from ftk import ConfigError, PluginError
@@ -15,7 +12,6 @@ from ftk.registry import Registry
 from ftk.run import Run
 from ftk.testing import check_plugin
 from ftk.testing.runs import plan_in, run_in
-from safetensors.torch import load_file, save_file
 
 try:
     Registry.discover().find("quantizer", "gptq")
@@ -28,7 +24,6 @@ IDS_BT = torch.tensor([[5, 6, 7, 8, 9]])
 CONFIG = {
     "quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": True, "checkpoint_format": "gptq",
 }  # fmt: skip
-PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def as_int32(nibbles, dim):
@@ -54,24 +49,9 @@ def packed(weight_OI, group=32):
     return tensors, whole * each
 
 
-def written(tmp_path, family, pack=packed, config=CONFIG):
-    """(folder of a quantised model, folder of a plain one with the same numbers)."""
-    source = open_run("chat", None, ["--model_name_or_path", f"ftk://random/{family}"]).model_path
-    folders = [shutil.copytree(source, tmp_path / name) for name in ("quantised", "plain")]
-    tensors = load_file(folders[0] / "model.safetensors")
-    few, plain = {}, {}
-    for name, value in tensors.items():
-        layer, _, last = name.rpartition(".")
-        if last == "weight" and layer.endswith(PARTS) and "experts" not in layer and "vision" not in layer:
-            made, plain[name] = pack(value)
-            few |= {f"{layer}.{field}": tensor for field, tensor in made.items()}
-        else:
-            few[name] = plain[name] = value
-    for folder, content in zip(folders, (few, plain), strict=True):
-        save_file(content, folder / "model.safetensors", {"format": "pt"})
-    text = json.loads((folders[0] / "config.json").read_text())
-    (folders[0] / "config.json").write_text(json.dumps({**text, "quantization_config": config}))
-    return folders
+@pytest.fixture
+def written(stored):
+    return lambda family, pack=packed, config=CONFIG: stored(family, pack, config)
 
 
 def base(run):
@@ -93,14 +73,14 @@ def test_the_plugin_keeps_the_contract():
 
 
 @pytest.mark.skipif(not MISSING, reason="gptqmodel and optimum are installed")
-def test_without_its_back_end_the_error_names_it_before_anything_is_loaded(tmp_path):
-    few, _ = written(tmp_path, "llama")
+def test_without_its_back_end_the_error_names_it_before_anything_is_loaded(written):
+    few, _ = written("llama")
     with pytest.raises(PluginError, match=r'gptq needs .*pip install "ftk-gptq\[backend\]"'):
         opened(few).tokens  # noqa: B018
 
 
-def test_without_the_plugin_the_error_names_it(tmp_path):
-    few, _ = written(tmp_path, "llama")
+def test_without_the_plugin_the_error_names_it(written):
+    few, _ = written("llama")
     with pytest.raises(PluginError, match=r"quantised with gptq needs ftk-gptq .* which is disabled"):
         opened(few, "--plugins", "{disable: [gptq]}").tokens  # noqa: B018
 
@@ -116,8 +96,8 @@ def test_it_quantises_nothing_while_loading(tmp_path):
 
 @needs_back_end
 @pytest.mark.parametrize("family", ["llama", "mixtral", "llava"])
-def test_a_model_answers_trains_is_opened_again_and_merged(tmp_path, family):
-    few, plain = written(tmp_path, family)
+def test_a_model_answers_trains_is_opened_again_and_merged(tmp_path, family, written):
+    few, plain = written(family)
     reference = logits(base(opened(plain)))
     run = opened(few)
     untrained = logits(base(run))
@@ -142,8 +122,8 @@ def _merged(model, folder):
 
 
 @needs_back_end
-def test_what_cannot_be_is_refused_before_data_is_read(tmp_path):
-    few, _ = written(tmp_path, "llama")
+def test_what_cannot_be_is_refused_before_data_is_read(tmp_path, written):
+    few, _ = written("llama")
     keys = {"model_name_or_path": str(few)}
     with pytest.raises(ConfigError, match="adapter:full and quantizer exclude each other"):
         Run(plan_in(tmp_path, **keys, finetuning_type="full")).tokens  # noqa: B018
