@@ -8,6 +8,26 @@ from typing import Any
 
 import torch
 
+OVER = " over"
+"""Ends the name under which the number of things that a metric is the mean over is summed."""
+
+
+def split(sums: Mapping[str, Any]) -> dict[str, Any]:
+    """Sums with those that have their own number as two: ``name`` and ``name + OVER``."""
+    flat: dict[str, Any] = {}
+    for name, value in sums.items():
+        if isinstance(value, tuple):
+            flat[name], flat[name + OVER] = value
+        else:
+            flat[name] = value
+    return flat
+
+
+def means(sums: Mapping[str, float], items: float) -> dict[str, float]:
+    """The means of split sums over ``items``, or over their own number."""
+    names = [name for name in sums if not name.endswith(OVER)]
+    return {name: float(sums[name]) / max(float(sums.get(name + OVER, items)), 1.0) for name in names}
+
 
 class Progress:
     """Sums that run on from one log line, and from one process, to the next.
@@ -32,17 +52,17 @@ class Progress:
     def total_seconds(self) -> float:
         return self.seconds + time.monotonic() - self.started
 
-    def add(self, sums: Mapping[str, torch.Tensor], items: Any) -> None:
-        """Metrics of one forward pass, as sums over its items."""
-        for name, value in sums.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach()
+    def add(self, sums: Mapping[str, Any], items: Any) -> None:
+        """Metrics of one forward pass, as sums over its items, or as (sum, number) over something else."""
+        for name, value in split(sums).items():
+            self._sums[name] = self._sums.get(name, 0) + torch.as_tensor(value).detach()
         self._items = self._items + items
 
     def since_log(self, now: float, accelerator: Any) -> dict[str, float]:
         """What to add to a log line: means of the metrics, tokens seen, tokens per second. Starts the next stretch."""
         totals = self.totals(accelerator)
         num_tokens, items = totals.pop("num_tokens"), totals.pop("items")
-        logged: dict[str, float] = {name: value / max(items, 1) for name, value in totals.items()}
+        logged = means(totals, items)
         logged["num_tokens"] = int(num_tokens)
         logged["tokens_per_second"] = round((num_tokens - self._logged_tokens) / max(now - self._logged_at, 1e-9), 1)
         self._logged_tokens, self._logged_at = int(num_tokens), now

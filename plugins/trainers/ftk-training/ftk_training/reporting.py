@@ -174,6 +174,6 @@ def _part(item: tuple[str, float]) -> str:
         return f"lr {value:.2e}"
     if name == "tokens_per_second":
         return f"{value:,.0f} tokens/s"
-    if name == "loss" or (name.startswith("eval_") and name.endswith(("loss", "accuracy"))):
+    if name in ("loss", "reward") or (name.startswith("eval_") and name.endswith(("loss", "accuracy", "reward"))):
         return f"{name} {value:.4f}"
     return ""
