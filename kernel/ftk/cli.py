@@ -37,6 +37,18 @@ class Commands(click.Group):
         found = {name: spec.summary for name, spec in self.registry(ctx).specs("command").items()}
         return {**found, **{name: summary for name, (_, summary) in OWN.items()}}
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """``ftk run CONFIG --NAME`` is ``ftk NAME CONFIG`` where ``Command.run_flag`` says so."""
+        for word, after in zip(args[1:], [*args[2:], "--"], strict=False):
+            bare = word.startswith("--") and (after.startswith("--") or word == args[1])
+            if args[0] == "run" and bare and word in self.run_flags(ctx):
+                args = [word[2:], *(one for one in args[1:] if one != word)]
+        return super().resolve_command(ctx, args)
+
+    def run_flags(self, ctx: click.Context) -> dict[str, str]:
+        specs = self.registry(ctx).specs("command")
+        return {f"--{name}": spec.summary for name, spec in specs.items() if getattr(spec, "run_flag", False)}
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(self.summaries(ctx))
 
@@ -78,7 +90,16 @@ def main(verbose: bool) -> None:
     logging.getLogger("ftk").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-@click.command(context_settings={**PASS_ON, "help_option_names": ["-h", "--help"]})
+class RunCommand(click.Command):
+    """``ftk run``, whose help lists the commands that are flags of it."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if flags := main.run_flags(ctx):
+            with formatter.section("Instead of running"):
+                formatter.write_dl(list(flags.items()))
+
+
+@click.command(cls=RunCommand, context_settings={**PASS_ON, "help_option_names": ["-h", "--help"]})
 @click.argument("config")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]...")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")

@@ -468,7 +468,8 @@ def ftk_commands() -> Iterable[specs.Command]:
 
     Called once at discovery, gets nothing, yields :class:`ftk.Command`; ``ftk NAME`` calls the target, a click command
     that is imported only then. ``open_run`` gives it the model, template and engine that a YAML or a run directory
-    describes; ``uses`` lists the kinds that it asks for.
+    describes; ``uses`` lists the kinds that it asks for. With ``run_flag=True`` it is a flag of ``ftk run`` as well:
+    ``ftk run CONFIG --NAME`` calls it with CONFIG and the other words in the place of running.
 
     ``ftk_tokens.py``, reached by ``ftk tokens config.yaml "some text"``::
 

@@ -324,12 +324,13 @@ def facts(plan: Plan) -> dict[str, Any]:
     }
 
 
-def execute(plan: Plan) -> Metrics:
+def execute(plan: Plan, run: Run | None = None) -> Metrics:
     """Run a plan's trainer in its run directory and return what it reports.
 
+    run: the plan's, made beforehand by who prepares its parts or looks at them afterwards.
     Raises FtkError for whatever the user can mend; nothing is written before the run directory has been checked.
     """
-    run = Run(plan)
+    run = run or Run(plan)
     trainer = cast("Trainer", run.plan.one("trainer"))
     continued = rundir.prepare(plan, run.output_dir)
     rundir.make(run.output_dir)
@@ -341,8 +342,8 @@ def execute(plan: Plan) -> Metrics:
         with run.watched():
             metrics = cast("Metrics", trainer.load()(run))
     except BaseException as error:
-        mended = isinstance(error, FtkError)
-        record.update(status="failed" if mended else "interrupted", ended=rundir.now(), error=str(error))
+        status = error.status if isinstance(error, FtkError) else "interrupted"
+        record.update(status=status, ended=rundir.now(), error=str(error))
         raise
     files = sorted(path.name for path in run.output_dir.iterdir() if path.is_file() and path.name not in before)
     adapter = cast("Adapter | None", plan.one("adapter"))

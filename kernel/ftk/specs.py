@@ -307,10 +307,13 @@ class Command(Spec):
     """Target: a click command. Becomes ``ftk NAME``; imported when called.
 
     uses: the kinds that its runs choose, for instance ``("model_loader", "adapter", "template", "engine")``.
+    run_flag: it is also a flag of ``ftk run``, for what is done with a run instead of running it: ``ftk run CONFIG
+        --NAME`` is ``ftk NAME CONFIG``. The flag stands first, last, or before another option.
     """
 
     kind: ClassVar[str] = "command"
     uses: tuple[str, ...] = ()
+    run_flag: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)

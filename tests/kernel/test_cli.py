@@ -43,6 +43,32 @@ def test_help_lists_own_commands_and_those_of_plugins(ftk_cli, mine):
     assert "ftk-kernel 0." in ftk_cli("--version").output
 
 
+FLAG = '''
+    """A command that is a flag of run."""
+    import click, ftk
+
+    @ftk.hookimpl
+    def ftk_commands():
+        yield ftk.Command("weigh", target="ftk_flagged:weigh", run_flag=True, summary="Weigh it")
+        yield ftk.Command("greet", target="ftk_flagged:weigh", summary="No flag")
+
+    @click.command(context_settings={"ignore_unknown_options": True})
+    @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+    def weigh(words):
+        click.echo(" ".join(words))
+'''
+
+
+def test_a_command_may_be_a_flag_of_run(ftk_cli, fake_plugin):
+    fake_plugin("flagged", FLAG)
+    assert "Instead of running:\n  --weigh  Weigh it" in ftk_cli("run", "--help").output
+    for words in (["a.yaml", "--weigh"], ["--weigh", "a.yaml"]):
+        assert ftk_cli("run", *words).output == "a.yaml\n"
+    assert ftk_cli("run", "a.yaml", "--weigh", "--seed", "1").output == "a.yaml --seed 1\n"
+    assert "a.yaml" in ftk_cli("run", "a.yaml", "--greet").stderr  # an unknown key, or a file that is not there
+    assert ftk_cli("run", "a.yaml", "--weigh", "1").exit_code == 2
+
+
 def test_an_unknown_command_is_one_line_with_a_guess(ftk_cli, mine):
     result = ftk_cli("gret")
     assert result.exit_code == 2
