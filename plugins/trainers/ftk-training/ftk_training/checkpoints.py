@@ -231,6 +231,8 @@ def save_weights(trainer: ExactTrainer, folder: str, state_dict: dict[str, Any] 
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    for companion in learning.of(trainer.run).companions if trainer.args.should_save else ():
+        companion.save(model, Path(folder), state_dict)  # first: saving the model takes them out of the state_dict
     with _as_loaded(trainer):
         if hasattr(model, "peft_config"):
             arguments = _of_adapter(trainer.run, model)
@@ -244,6 +246,14 @@ def save_weights(trainer: ExactTrainer, folder: str, state_dict: dict[str, Any] 
         trainer.processing_class.save_pretrained(folder)
         if trainer.processing_class is trainer.run.processor and not hasattr(trainer.run.processor, "tokenizer"):
             trainer.run.tokenizer.save_pretrained(folder)
+
+
+def restore_companions(trainer: ExactTrainer, folder: Path) -> None:
+    """What has a file of its own, from a checkpoint into the model. DeepSpeed and FSDP have loaded it with the rest."""
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        return
+    for companion in learning.of(trainer.run).companions:
+        companion.restore(trainer.accelerator.unwrap_model(trainer.model), folder)
 
 
 def configs_of(model: Any) -> list[Any]:

@@ -34,14 +34,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ftk.training")
 Collate = Callable[[list[Any]], dict[str, torch.Tensor]]
+Prepare = Callable[[Any], Any]
+"""``prepare(model) -> model``: what a stage adds to the run's model before the trainer gets it."""
 
 
-def fit(run: Run, *, collate: Collate | None = None, loss: Loss | None = None, count: Count | None = None) -> Metrics:
+def fit(
+    run: Run,
+    *,
+    collate: Collate | None = None,
+    loss: Loss | None = None,
+    count: Count | None = None,
+    prepare: Prepare | None = None,
+) -> Metrics:
     """Train and evaluate as the run's options say, save the result, and return its metrics.
 
     collate: rows → batch; unset pads ``input_ids`` and ``labels`` (:class:`ftk_training.collator.Collator`).
     loss, count: for a stage whose loss is not the model's own, see :data:`ftk_training.trainer.Loss`; the loss of a
         step is the sum over all its items, on all devices and in all accumulated batches, divided by their number.
+    prepare: see :data:`Prepare`; a value head is put on there.
     Goes on from the newest complete checkpoint when the run continues an interrupted one.
     Raises FtkError for what the user can mend.
     """
@@ -53,11 +63,16 @@ def fit(run: Run, *, collate: Collate | None = None, loss: Loss | None = None, c
             f"{run.plan.where('padding_free')}: has no effect, because this stage makes its own batches. Take it out"
         )
     with _libraries_apart():
-        return _fitted(run, options, collate, loss, count)
+        return _fitted(run, options, collate, loss, count, prepare)
 
 
 def _fitted(
-    run: Run, options: TrainingOptions, collate: Collate | None, loss: Loss | None, count: Count | None
+    run: Run,
+    options: TrainingOptions,
+    collate: Collate | None,
+    loss: Loss | None,
+    count: Count | None,
+    prepare: Prepare | None,
 ) -> Metrics:
     tokenizer = run.tokenizer
     train, evaluation = _rows(run, options)
@@ -65,7 +80,8 @@ def _fitted(
     disable_progress_bar()  # transformers draws one for loading and one for writing
     (enable_full_determinism if options.full_determinism else set_seed)(run.seed)
     model = run.model(trainable=options.do_train)
-    _prepare(model, options)
+    model = prepare(model) if prepare else model
+    _let_through(model, options)
     result.name_template(run, tokenizer)
     trainer = ExactTrainer(
         run,
@@ -122,7 +138,7 @@ def _rows(run: Run, options: TrainingOptions) -> tuple[Any, Any]:
     return train, evaluation
 
 
-def _prepare(model: Any, options: TrainingOptions) -> None:
+def _let_through(model: Any, options: TrainingOptions) -> None:
     """Reentrant checkpointing loses all gradients when what enters the first block needs none (frozen embeddings).
 
     transformers sees to the embeddings of words, and not of every tower's pixels and sounds.

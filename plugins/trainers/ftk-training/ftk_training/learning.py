@@ -3,13 +3,14 @@
 A patch that wants parts of a model left alone says so with :func:`keep`, before the adapter; the adapter asks
 :func:`why_kept`, lets nothing there learn and puts nothing beside it. Names are those of the model as it was loaded.
 An adapter that wants other learning rates for some of its weights says so with :func:`set_rates`, one that is not saved
-the way it learns with :func:`set_form`; the trainer honours both, at a resume too.
+the way it learns with :func:`set_form`; what is saved in a file of its own is told of with :func:`add_companion`. The
+trainer honours all three, at a resume too.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,6 +37,19 @@ class Form(Protocol):
         """Put the weights of a checkpoint back into the model that learns. Raises CheckpointError."""
 
 
+class Companion(Protocol):
+    """Weights that learn with the model and are saved in a file of their own beside it, like a value head.
+
+    Their names stand in the model's ``_keys_to_ignore_on_save``.
+    """
+
+    def save(self, model: Any, folder: Path, state_dict: Mapping[str, torch.Tensor] | None) -> None:
+        """Write them into a checkpoint or the result. state_dict: all weights of a model that is spread over devices."""
+
+    def restore(self, model: Any, folder: Path) -> None:
+        """Put those of a checkpoint back into the model. Raises CheckpointError."""
+
+
 @dataclass
 class Learning:
     """What has been said. ``kept`` and ``freed``: full name of a module or parameter → who said it."""
@@ -44,6 +58,7 @@ class Learning:
     freed: dict[str, str] = field(default_factory=dict)
     rates: list[Rates] = field(default_factory=list)
     form: Form | None = None
+    companions: list[Companion] = field(default_factory=list)
 
 
 def of(run: Run) -> Learning:
@@ -92,6 +107,11 @@ def set_form(run: Run, form: Form) -> None:
         names = " and ".join(sorted(type(one).__module__.partition(".")[0] for one in (of(run).form, form)))
         raise ConfigError(f"{run.plan.config}: {names} both save an adapter in a form of their own. Take one out")
     of(run).form = form
+
+
+def add_companion(run: Run, companion: Companion) -> None:
+    """Let weights that have a file of their own be saved and restored with the model."""
+    of(run).companions.append(companion)
 
 
 def split_rates(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

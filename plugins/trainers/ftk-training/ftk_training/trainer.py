@@ -317,10 +317,12 @@ class ExactTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             form.restore(self.accelerator.unwrap_model(self.model), Path(resume_from_checkpoint))
+        checkpoints.restore_companions(self, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         if learning.of(self.run).form is None:
             super()._load_best_model()
+            checkpoints.restore_companions(self, Path(str(self.state.best_model_checkpoint)))
         else:
             self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
