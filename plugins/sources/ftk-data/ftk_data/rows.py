@@ -215,7 +215,9 @@ def _arranged(part: Part, stage: Stage, options: DataOptions) -> TokenRows:
     if stage is FEEDBACK:
         return FeedbackRows(part.store, part.order, options.cutoff_len)
     if stage is PROMPTS:
-        return PromptRows(part.store, part.order)
+        sizes = [int(one.store.examples_N.max(initial=-1)) + 1 for one in part.datasets]  # as ``joined`` numbers them
+        firsts = np.cumsum([0, *sizes]).tolist()
+        return PromptRows(part.store, part.order, [(one.name, firsts[i]) for i, one in enumerate(part.datasets)])
     if stage is TEXT and _in_blocks(options):
         return BlockRows(part.store, part.order, options.cutoff_len)
     if packing:

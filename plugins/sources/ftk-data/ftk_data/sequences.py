@@ -194,7 +194,14 @@ class FeedbackRows(TokenRows):
 
 
 class PromptRows(TokenRows):
-    """``input_ids`` is a prompt up to its answer; ``labels`` is the reference answer, empty without one."""
+    """``input_ids`` is a prompt up to its answer; ``labels`` is the reference answer, empty without one.
+
+    firsts: (name of a data set, number of its first example), in the order of the store.
+    """
+
+    def __init__(self, store: Store, order: NDArray[np.int64], firsts: Sequence[tuple[str, int]] = ()) -> None:
+        super().__init__(store, order)
+        self.firsts = tuple(firsts)
 
     @property
     def lengths_N(self) -> NDArray[np.int64]:
