@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ftk import ConfigError, DataError, FtkError, Metrics, rundir
 
-from ftk_training import checkpoints, result
+from ftk_training import checkpoints, interrupting, result
 from ftk_training.arguments import is_reentrant, make_arguments, wants_checkpointing
 from ftk_training.collator import Collator
 from ftk_training.neighbours import refuse_leaks
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ftk.run import Run
     from transformers import TrainingArguments
 
+    from ftk_training.loops import Loop
+
 log = logging.getLogger("ftk.training")
 Collate = Callable[[list[Any]], dict[str, torch.Tensor]]
 Prepare = Callable[[Any], Any]
@@ -44,6 +46,7 @@ def fit(
     collate: Collate | None = None,
     loss: Loss | None = None,
     count: Count | None = None,
+    loop: Loop | None = None,
     prepare: Prepare | None = None,
 ) -> Metrics:
     """Train and evaluate as the run's options say, save the result, and return its metrics.
@@ -51,7 +54,9 @@ def fit(
     collate: rows → batch; unset pads ``input_ids`` and ``labels`` (:class:`ftk_training.collator.Collator`).
     loss, count: for a stage whose loss is not the model's own, see :data:`ftk_training.trainer.Loss`; the loss of a
         step is the sum over all its items, on all devices and in all accumulated batches, divided by their number.
+        A loss that has a method ``begin(trainer)`` has it called when the trainer is made, before anything is restored.
     prepare: see :data:`Prepare`; a value head is put on there.
+    loop: for a stage whose batches are made while it trains, see :class:`ftk_training.loops.Loop`.
     Goes on from the newest complete checkpoint when the run continues an interrupted one.
     Raises FtkError for what the user can mend.
     """
@@ -63,7 +68,7 @@ def fit(
             f"{run.plan.where('padding_free')}: has no effect, because this stage makes its own batches. Take it out"
         )
     with _libraries_apart():
-        return _fitted(run, options, collate, loss, count, prepare)
+        return _fitted(run, options, collate, loss, count, loop, prepare)
 
 
 def _fitted(
@@ -72,11 +77,14 @@ def _fitted(
     collate: Collate | None,
     loss: Loss | None,
     count: Count | None,
+    loop: Loop | None,
     prepare: Prepare | None,
 ) -> Metrics:
     tokenizer = run.tokenizer
     train, evaluation = _rows(run, options)
     arguments = make_arguments(run)
+    if loop is not None:
+        train, evaluation = loop.rows(arguments, train, evaluation)
     disable_progress_bar()  # transformers draws one for loading and one for writing
     (enable_full_determinism if options.full_determinism else set_seed)(run.seed)
     model = run.model(trainable=options.do_train)
@@ -87,6 +95,7 @@ def _fitted(
         run,
         loss=loss,
         count=count,
+        loop=loop,
         model=model,
         args=arguments,
         train_dataset=train,
@@ -97,6 +106,9 @@ def _fitted(
     if collate is None:
         trainer.data_collator = _collator(trainer, tokenizer)
         refuse_leaks(trainer)
+    for part in (loss, loop):
+        if hasattr(part, "begin"):
+            part.begin(trainer)
     with _one_line():
         return _train_and_evaluate(run, trainer)
 
@@ -220,7 +232,8 @@ def _resume_point(run: Run, args: TrainingArguments) -> Path | None:
 
 def _train(trainer: ExactTrainer, resumed: Path | None) -> dict[str, float]:
     """Train and return the metrics of the whole run, with what earlier processes of it did."""
-    output = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    with interrupting.of(trainer.run).saving():
+        output = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     if not trainer.args.load_best_model_at_end:  # that one was saved as it is
         trainer.show_result()
     if trainer.stream is not None:
