@@ -6,9 +6,13 @@ from collections.abc import Iterable
 
 
 class FtkError(Exception):
-    """A mistake that the user can mend. Shown without a traceback; the command exits with ``exit_code``."""
+    """A mistake that the user can mend. Shown without a traceback; the command exits with ``exit_code``.
+
+    status: what ``run.json`` calls a run that it has ended.
+    """
 
     exit_code = 2
+    status = "failed"
 
 
 class ConfigError(FtkError):

@@ -6,6 +6,28 @@ A stage is a few lines: its rows come from ``ftk_data``, its loss is the model's
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import ftk
+
 from ftk_training.options import TrainingOptions
 
+if TYPE_CHECKING:
+    from ftk.run import Run
+
 __all__ = ["TrainingOptions"]
+
+
+@ftk.hookimpl
+def ftk_run_started(run: Run) -> None:
+    """Signals are heard from here on, before anything is loaded."""
+    from ftk_training import interrupting
+
+    interrupting.of(run).start()
+
+
+@ftk.hookimpl
+def ftk_run_finished(run: Run) -> None:
+    from ftk_training import interrupting
+
+    interrupting.of(run).stop()

@@ -69,6 +69,7 @@ def _decided(options: TrainingOptions, known: set[str]) -> dict[str, Any]:
         "include_for_metrics": options.include_for_metrics or [],
         "remove_unused_columns": False,
         "disable_tqdm": True,
+        "enable_jit_checkpoint": False,  # ftk_training.interrupting does that
     }
     if checkpointing == CHECKPOINTING[1]:
         values |= {CHECKPOINTING[0]: None, f"{CHECKPOINTING[0]}_kwargs": None}

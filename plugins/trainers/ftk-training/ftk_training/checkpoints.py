@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ftk import CheckpointError, rundir
 from safetensors import SafetensorError
 
-from ftk_training import learning
+from ftk_training import interrupting, learning
 from ftk_training.quick_imports import quick_imports
 
 with quick_imports():
@@ -98,7 +98,11 @@ def checkpoints_of(output_dir: Path) -> list[Path]:
     found = [
         path for path in output_dir.glob("checkpoint-*") if path.name.partition("-")[2].isdigit() and path.is_dir()
     ]
-    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+    return sorted(found, key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.partition("-")[2])
 
 
 @contextmanager
@@ -139,10 +143,12 @@ def save(trainer: ExactTrainer) -> Path:
     gathered = trainer.accelerator.gather(trainer._tr_loss.reshape(1)).tolist()
     with _aside_of_all(trainer, target) as folder:
         trainer.save_model(str(folder), _internal_call=True)
-        if not args.save_only_model:
+        if not args.save_only_model or interrupting.of(trainer.run).agreed:
             trainer._save_optimizer_and_scheduler(str(folder))
             trainer._save_scaler(str(folder))
             trainer._save_rng_state(str(folder))
+        if trainer.loop is not None:
+            trainer.loop.save(folder)
         progress = {**trainer.progress.state(trainer.accelerator), "losses": gathered, **_counters(trainer)}
         if args.should_save:
             state.save_to_json(str(folder / STATE))
@@ -153,7 +159,7 @@ def save(trainer: ExactTrainer) -> Path:
         trainer._push_from_checkpoint(str(target))
     if args.should_save:
         trainer.run.emit("ftk_checkpoint_saved", step=state.global_step, path=target)
-        _remove_old(trainer)
+        _remove_old(trainer, target)
     return target
 
 
@@ -181,6 +187,8 @@ def restore(trainer: ExactTrainer, folder: Path) -> None:
     """Set the sums to what they were when ``folder`` was saved; called when transformers has set them to zero."""
     if trainer.stream is not None:
         trainer.stream.restore(folder)
+    if trainer.loop is not None:
+        trainer.loop.restore(folder)
     path = folder / PROGRESS
     if not path.exists():
         log.info("%s: has no %s (ftk did not write it), so sums over steps begin anew", folder, PROGRESS)
@@ -198,17 +206,19 @@ def restore(trainer: ExactTrainer, folder: Path) -> None:
             callback.early_stopping_patience_counter = patience
 
 
-def _remove_old(trainer: ExactTrainer) -> None:
+def _remove_old(trainer: ExactTrainer, saved: Path) -> None:
+    """Keep ``save_total_limit`` checkpoints: the one that was just written and verified, the best, the newest others.
+
+    What has the highest number need not be the newest, nor whole: a run goes on from an earlier one when it is not.
+    """
     limit = trainer.args.save_total_limit
     if not limit:
         return
     best = Path(trainer.state.best_model_checkpoint).name if trainer.state.best_model_checkpoint else ""
     ordered = checkpoints_of(trainer.run.output_dir)
-    newest = ordered[-1]
-    kept = [path for path in ordered if path.name == best]
-    for path in reversed(ordered):
-        if path not in kept and (len(kept) < limit or path == newest):
-            kept.append(path)
+    kept = [path for path in ordered if path == saved or path.name == best]
+    earlier = [path for path in ordered if path not in kept and _step(path) < _step(saved)]
+    kept += earlier[len(earlier) - max(limit - len(kept), 0) :]
     for path in ordered:
         if path not in kept:
             remove(path)

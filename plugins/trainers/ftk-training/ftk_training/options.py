@@ -147,7 +147,7 @@ class TrainingOptions:
     metric_for_best_model: str | None = option(None, help="What best means; unset is the evaluation loss.")
     greater_is_better: bool | None = option(None, help="Whether more is better; unset is no for names ending in loss.")
     restore_callback_states_from_checkpoint: bool = option(False, help="Resume callbacks from the checkpoint, too.")
-    enable_jit_checkpoint: bool = option(False, help="Save a checkpoint when SIGTERM arrives.")
+    enable_jit_checkpoint: bool = option(False, help="No effect: SIGTERM and SIGINT always save a checkpoint.")
 
     # Hugging Face Hub
     push_to_hub: bool = option(False, help="Upload the result to the Hugging Face Hub.")

@@ -13,7 +13,7 @@ from ftk import CheckpointError, rundir
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ftk_training import checkpoints
+from ftk_training import checkpoints, interrupting
 from ftk_training.quick_imports import quick_imports
 
 with quick_imports():
@@ -37,6 +37,7 @@ class Reporter(TrainerCallback):
         self.log_path = run.output_dir / LOG
         self.first = trainer.is_world_process_zero()
         self.logs_evaluations = True
+        self.signals = interrupting.of(run)
         self.terminal: Terminal | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -58,6 +59,16 @@ class Reporter(TrainerCallback):
             control.should_log = True  # the last loss is worth a line, whatever logging_steps
         if self.terminal:
             self.terminal.step(state.global_step)
+        if self.signals.asked():
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.signals.agreed and not self.trainer.saving_after_epoch:
+            raise interrupting.Interrupted(
+                self.signals.agreed,
+                f"stopped after step {state.global_step} of {state.max_steps}, checkpoint-{state.global_step} is saved. "
+                "The same command goes on from there",
+            )
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer.in_epoch = False
