@@ -264,7 +264,8 @@ class _Planner:
             return self.switched_on(name, kind)
         wanted = self.effective(kind.selector)
         if kind.many:
-            return [self.registry.find(name, one) for one in wanted if one != "none"]
+            named = [one for one in wanted if one != "none" and not (kind.own_code and ":" in one)]
+            return [self.registry.find(name, one) for one in named]
         if not wanted:
             specs = self.registry.specs(name).values()
             default = next((one for one in specs if one.switch and is_on(self.effective(one.switch))), None)

@@ -325,6 +325,7 @@ class Kind:
     prefix: how distributions of this kind are named after ``ftk-``, to guess which one is missing.
     within: for kinds that a plugin declares: the kind (``"template"``) or feature (``"adapter:lora"``) of a run in
         which this one takes part.
+    own_code: beside names the selector takes ``file.py:function``, which the plugin that opens the kind loads itself.
     by_model: no key names one: the run finds its own when it knows the model. Until then the options of all of the
         kind can be set and none is chosen.
     """
@@ -337,6 +338,7 @@ class Kind:
     many: bool = False
     prefix: str = ""
     within: str = ""
+    own_code: bool = False
     by_model: bool = False
 
 

@@ -265,7 +265,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. ``finish`` is ``stop`` when the model ended its turn and ``length`` when it was cut."""
+    """One answer. ``finish`` is ``stop`` when the model ended its turn and ``length`` when it was cut.
+
+    meta: what else an engine tells; ``tokens`` are the numbers of the answer's tokens, up to and with the one that ended
+    it, as they were sampled. Training on answers wants them, because their text can be written in other tokens.
+    """
 
     text: str
     finish: Literal["stop", "length"]
@@ -277,7 +281,8 @@ class Reply:
 class RunningEngine(Protocol):
     """What the target of a :class:`ftk.Engine` builds: ``target(run, model) -> RunningEngine``.
 
-    ``model`` is None when the engine loads the weights itself.
+    ``model`` is None when the engine loads the weights itself. To answer for a model in training it then needs
+    ``refresh(model)``, which takes over the weights of that model, adapters included.
     """
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Reply]:

@@ -46,6 +46,7 @@ def test_a_greedy_answer_is_what_the_model_generates(run, engine):
     reply = engine.generate([prompt(QUESTIONS[1])], GREEDY)[0]
     assert reply.text == run.tokenizer.decode(answer, skip_special_tokens=True)
     assert (reply.num_prompt_tokens, reply.num_tokens) == (ids.shape[1], out.shape[1] - ids.shape[1])
+    assert reply.meta["tokens"] == out[0, ids.shape[1] :].tolist()
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(max_new_tokens=12, do_sample=False, num_beams=2)])

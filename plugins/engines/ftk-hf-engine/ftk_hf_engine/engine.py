@@ -176,7 +176,8 @@ class HuggingfaceEngine:
     def _reply(self, tokens: list[int], num_prompt_tokens: int, sampling: Sampling) -> Reply:
         pieces = self._pieces(sampling)
         text = pieces.text(tokens)
-        return Reply(text, "stop" if pieces.stopped else "length", num_prompt_tokens, pieces.count)
+        finish, said = ("stop" if pieces.stopped else "length"), tokens[: pieces.count]
+        return Reply(text, finish, num_prompt_tokens, pieces.count, {"tokens": said})
 
     def _pieces(self, sampling: Sampling) -> Pieces:
         return Pieces(self.tokenizer, self._ends, self._all_stops(sampling), sampling.skip_special_tokens)
