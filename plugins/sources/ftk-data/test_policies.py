@@ -362,8 +362,22 @@ def test_what_has_no_meaning_for_pairs_feedback_and_texts_is_refused(key, exampl
 
 
 def test_packing_in_a_stage_that_does_not_pack_is_told(example_run, caplog):
-    assert len(build_pairs(example_run([GOOD["pairs"]], packing=True), "train")) == 1
-    assert "packing: True: rows of pairs are not packed" in caplog.text
+    assert len(BUILD["feedback"](example_run([GOOD["feedback"]] * 2, packing=True), "train")) == 2
+    assert "packing: True: rows of feedback are not packed" in caplog.text
+
+
+def test_packed_pairs_stay_whole_and_each_side_of_a_pack_fits(example_run):
+    rows = [{**GOOD["pairs"], "messages": turns(f"question {number}" * number)} for number in (1, 4, 2, 3)]
+    single = build_pairs(example_run(rows), "train")
+    size = int(single.lengths_N.max() + single.lengths_N.min())
+    packed = build_pairs(example_run(rows, packing=True, cutoff_len=size), "train")
+    members = [pair for row in packed for pair in row["pairs"]]
+    assert len(packed) < len(single) == len(members)
+    for number, row in enumerate(packed):
+        longer = [max(len(pair["chosen_input_ids"]), len(pair["rejected_input_ids"])) for pair in row["pairs"]]
+        assert sum(longer) == packed.lengths_N[number] <= size
+    texts = [{key: list(value) for key, value in row.items()} for row in members]
+    assert all({key: list(value) for key, value in row.items()} in texts for row in single)
 
 
 def test_the_history_of_a_pair_is_not_trained(example_run, tokenizer):

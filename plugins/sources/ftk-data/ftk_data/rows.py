@@ -20,7 +20,7 @@ from ftk_data.mixing import mixed, split_off
 from ftk_data.options import DataOptions
 from ftk_data.packing import pack
 from ftk_data.rendering import options_of
-from ftk_data.sequences import BlockRows, FeedbackRows, PackedRows, PairRows, PromptRows, TokenRows
+from ftk_data.sequences import BlockRows, FeedbackRows, PackedPairRows, PackedRows, PairRows, PromptRows, TokenRows
 from ftk_data.stages import CHAT, CHOSEN, FEEDBACK, PAIRS, PROMPTS, TEXT, Stage
 from ftk_data.store import Store, joined
 from ftk_data.tokenising import Tokenised, tokenise
@@ -108,7 +108,7 @@ def _check_stage(run: Run, stage: Stage, options: DataOptions) -> None:
     for key in stage.refuses:
         if getattr(options, key):
             raise ConfigError(f"{run.plan.where(key)}: has no meaning for rows of {stage.name}. Take it out")
-    if options.packing and stage not in (CHAT, TEXT):
+    if options.packing and stage not in ((CHAT, TEXT) if options.streaming else (CHAT, TEXT, PAIRS)):
         log.warning("%s: rows of %s are not packed", run.plan.where("packing"), stage.name)
 
 
@@ -211,7 +211,10 @@ def _published(run: Run, split: str, part: Part, stage: Stage, options: DataOpti
 def _arranged(part: Part, stage: Stage, options: DataOptions) -> TokenRows:
     packing = bool(options.packing or options.neat_packing)
     if stage is PAIRS:
-        return PairRows(part.store, part.order)
+        pairs = PairRows(part.store, part.order)
+        if not packing:
+            return pairs
+        return PackedPairRows(part.store, part.order, pack(pairs.lengths_N, options.cutoff_len))
     if stage is FEEDBACK:
         return FeedbackRows(part.store, part.order, options.cutoff_len)
     if stage is PROMPTS:
@@ -234,8 +237,9 @@ def _report(part: Part, rows: TokenRows, options: DataOptions) -> dict[str, Any]
         "longest_row": int(lengths.max(initial=0)),
         "datasets": {one.name: report.of_dataset(one) for one in part.datasets},
     }
-    if isinstance(rows, PackedRows):
-        made["packing_efficiency"] = round(made["num_tokens"] / max(1, len(rows) * options.cutoff_len), 4)
+    if isinstance(rows, PackedRows | PackedPairRows):
+        sides = 2 if isinstance(rows, PackedPairRows) else 1
+        made["packing_efficiency"] = round(made["num_tokens"] / max(1, sides * len(rows) * options.cutoff_len), 4)
     return made
 
 

@@ -169,6 +169,32 @@ class PairRows(TokenRows):
         return as_dict(self.store.row(chosen), "chosen_") | as_dict(self.store.row(chosen + 1), "rejected_")
 
 
+class PackedPairRows(PairRows):
+    """Several pairs in one row, whole: ``pairs``, a list of such rows as :class:`PairRows` has.
+
+    lengths_N: tokens of the longer side of each pair, so all chosen ones of a pack fit into one row of a batch, and all
+    rejected ones into another.
+    """
+
+    packed = True
+
+    def __init__(self, store: Store, order: NDArray[np.int64], packs: Packs) -> None:
+        super().__init__(store, order)
+        self.packs = packs
+
+    def __len__(self) -> int:
+        return len(self.packs)
+
+    @property
+    def lengths_N(self) -> NDArray[np.int64]:
+        lengths = super().lengths_N[self.packs.rows_N]
+        return np.add.reduceat(lengths, self.packs.starts[:-1]) if len(self) else lengths
+
+    def row(self, index: int) -> RowDict:
+        members = self.packs.rows_N[self.packs.starts[index] : self.packs.starts[index + 1]]
+        return {"pairs": [super(PackedPairRows, self).row(int(member)) for member in members]}
+
+
 class FeedbackRows(TokenRows):
     """A row with ``desirable`` (bool), and the same prompt with the answer of another example: ``kl_input_ids`` …
 
