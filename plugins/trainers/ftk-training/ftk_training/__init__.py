@@ -1,4 +1,5 @@
-"""What trainers share, on top of transformers' Trainer. A library plugin: it declares options and no feature.
+"""What trainers share, on top of transformers' Trainer. A library plugin: it declares options, and the kind of
+feature that a check of a run is.
 
 A stage is a few lines: its rows come from ``ftk_data``, its loss is the model's own or a function, and the rest is
 :func:`ftk_training.fitting.fit`. Nothing here imports torch; the modules behind do.
@@ -6,16 +7,23 @@ A stage is a few lines: its rows come from ``ftk_data``, its loss is the model's
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import ftk
 
+from ftk_training.checks import Check
 from ftk_training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from ftk.run import Run
 
-__all__ = ["TrainingOptions"]
+__all__ = ["Check", "TrainingOptions"]
+
+
+@ftk.hookimpl
+def ftk_kinds() -> Iterator[ftk.Kind]:
+    yield ftk.Kind(Check, "ftk_checks", many=True, within="command:verify")
 
 
 @ftk.hookimpl

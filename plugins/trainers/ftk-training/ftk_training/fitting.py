@@ -14,6 +14,7 @@ from ftk import ConfigError, DataError, FtkError, Metrics, rundir
 
 from ftk_training import checkpoints, interrupting, result
 from ftk_training.arguments import is_reentrant, make_arguments, wants_checkpointing
+from ftk_training.checks import note_trainer
 from ftk_training.collator import Collator
 from ftk_training.neighbours import refuse_leaks
 from ftk_training.one_row import is_flat
@@ -103,6 +104,7 @@ def _fitted(
         processing_class=run.processor or tokenizer,
         data_collator=collate or Collator(),
     )
+    note_trainer(run, trainer)
     if collate is None:
         trainer.data_collator = _collator(trainer, tokenizer)
         refuse_leaks(trainer)
