@@ -1,8 +1,8 @@
 """``ftk plugins new KIND NAME``: a small plugin that works, with its packaging and tests, to be changed at will.
 
-What is written stands in ``scaffolds/KIND.txt``: a head (``summary``, ``needs`` and ``extra`` requirements) and
-sections ``=== FILE``; ``test`` becomes the test module and ``use`` the YAML of the README. ``{{name}}``, ``{{key}}``,
-``{{module}}``, ``{{distribution}}`` and ``{{Class}}`` are filled in.
+What every plugin has stands in ``scaffolds/every``, the rest in ``scaffolds/KIND.txt``: a head (``summary``, ``needs``
+and ``extra`` requirements) and sections ``=== FILE``; ``test`` becomes the test module and ``use`` the YAML of the
+README. ``{{name}}``, ``{{key}}``, ``{{module}}``, ``{{distribution}}`` and ``{{Class}}`` are filled in.
 """
 
 from __future__ import annotations
@@ -16,43 +16,6 @@ from ftk.errors import ConfigError, did_you_mean
 from ftk.registry import first_party_index
 from ftk.specs import KINDS
 from ftk.version import __version__
-
-PYPROJECT = """\
-[build-system]
-requires = ["flit_core>=3.11"]
-build-backend = "flit_core.buildapi"
-
-[project]
-name = "$distribution"
-version = "0.1.0"
-description = "$summary, for ftk"
-readme = "README.md"
-license = "Apache-2.0"
-requires-python = ">=3.11"
-dependencies = [$dependencies]
-
-[project.entry-points.ftk]
-$suffix = "$module"
-"""
-EXTRA = """
-[project.optional-dependencies]
-backend = [$backend]
-"""
-README = """\
-# $distribution
-
-$summary, for [ftk](https://pypi.org/project/ftk-kernel/).
-
-```yaml
-$use
-```
-
-Try it and test it:
-
-    pip install -e .
-    ftk plugins check $suffix
-    pytest            # runs need a trainer and a model: pip install "ftk-kernel[text]"
-"""
 
 
 def new_plugin(kind: str, name: str, folder: Path) -> Path:
@@ -95,7 +58,7 @@ def _check_name(kind: str, name: str) -> None:
 
 def _files(kind: str, words: dict[str, str]) -> dict[str, str]:
     """Path → text of everything that a package of this kind holds."""
-    text = files("ftk").joinpath("scaffolds", f"{kind}.txt").read_text(encoding="utf-8")
+    text = _text(kind)
     for word, value in words.items():
         text = text.replace(f"{{{{{word}}}}}", value)
     head, *sections = re.split(r"^=== (.+)\n", text, flags=re.MULTILINE)
@@ -111,10 +74,14 @@ def _files(kind: str, words: dict[str, str]) -> dict[str, str]:
         "dependencies": ", ".join(f'"{one}"' for one in requirements),
         "backend": ", ".join(f'"{one}"' for one in facts.get("extra", "").split(", ")),
     }
-    pyproject = PYPROJECT + (EXTRA if "extra" in facts else "")
+    pyproject = _text("every/pyproject") + (_text("every/backend") if "extra" in facts else "")
     return {
         "pyproject.toml": Template(pyproject).substitute(words),
-        "README.md": Template(README).substitute(words),
+        "README.md": Template(_text("every/README")).substitute(words),
         f"test_{module.removeprefix('ftk_')}.py": parts.pop("test"),
         **parts,
     }
+
+
+def _text(name: str) -> str:
+    return files("ftk").joinpath("scaffolds", f"{name}.txt").read_text(encoding="utf-8")

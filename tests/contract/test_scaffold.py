@@ -44,7 +44,7 @@ def made(tmp_path_factory):
 
 
 def test_every_kind_has_a_scaffold():
-    assert {path.stem for path in (ROOT / "kernel" / "ftk" / "scaffolds").glob("*")} == set(KINDS)
+    assert {path.stem for path in (ROOT / "kernel" / "ftk" / "scaffolds").glob("*.txt")} == set(KINDS)
 
 
 def test_new_plugins_of_every_kind_pass_their_own_tests(made, tmp_path):
