@@ -383,10 +383,14 @@ def ftk_inference_engines() -> Iterable[specs.Engine]:
 
         class Shell:
             def generate(self, prompts, sampling):
-                return [ftk.Reply("".join(self.stream(prompt, sampling)), "stop", 0, 0) for prompt in prompts]
+                texts = [prompt.messages[-1].text for prompt in prompts]
+                said = [subprocess.run(["cat"], input=text, capture_output=True, text=True).stdout for text in texts]
+                return [ftk.Reply(text, "stop", num_prompt_tokens=0, num_tokens=0) for text in said]
 
             def stream(self, prompt, sampling):
-                yield subprocess.run(["cat"], input=prompt.messages[-1].text, capture_output=True, text=True).stdout
+                reply = self.generate([prompt], sampling)[0]
+                yield reply.text
+                return reply
 
             def score(self, prompts):
                 raise ftk.ConfigError("infer_backend: shell cannot score. Take another engine")

@@ -6,7 +6,7 @@ imports none; the docstrings say what it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -240,7 +240,15 @@ class MediaEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an engine picks tokens. Values are those of transformers' ``GenerationConfig``."""
+    """How an engine picks tokens. Values are those of transformers' ``GenerationConfig``.
+
+    stop: texts that end the answer and are left out of it. stop_ids: tokens that end it, beside the template's own.
+    presence_penalty, frequency_penalty: taken from the logit of a token that the answer holds, once and for each time
+        (OpenAI's definition). logprobs: how many alternatives are told for each token; 0 tells the token's own alone,
+        None nothing. adapter: which of the engine's ``adapters`` answers; None is the one of the run.
+    schema: a JSON schema that the answer follows, ``{}`` for any JSON object. An engine that cannot do what is asked
+        raises DataError before it begins.
+    """
 
     max_new_tokens: int = 1024
     do_sample: bool = True
@@ -253,6 +261,13 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     skip_special_tokens: bool = True
+    stop_ids: tuple[int, ...] = ()
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logprobs: int | None = None
+    adapter: str | None = None
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -267,8 +282,10 @@ class Prompt:
 class Reply:
     """One answer. ``finish`` is ``stop`` when the model ended its turn and ``length`` when it was cut.
 
-    meta: what else an engine tells; ``tokens`` are the numbers of the answer's tokens, up to and with the one that ended
-    it, as they were sampled. Training on answers wants them, because their text can be written in other tokens.
+    meta: what else an engine tells. ``tokens`` are the numbers of the answer's tokens, up to and with the one that
+    ended it, as they were sampled: training on answers wants them, because their text can be written in other tokens.
+    ``logprobs``, when asked for, has for each of them a tuple of (token, natural log-probability), its own first, then
+    the most likely ones.
     """
 
     text: str
@@ -283,13 +300,19 @@ class RunningEngine(Protocol):
 
     ``model`` is None when the engine loads the weights itself. To answer for a model in training it then needs
     ``refresh(model)``, which takes over the weights of that model, adapters included.
+
+    Calls may come from several threads at once; an engine that can answers them together. It may also have
+    ``adapters``, the names that ``Sampling.adapter`` may give, and ``embed(texts) -> list[list[float]]``.
     """
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Reply]:
         """Answer every prompt, in order."""
 
-    def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[str]:
-        """Answer one prompt piece by piece; the pieces joined are the answer's text."""
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[str, None, Reply]:
+        """Answer one prompt piece by piece; the pieces joined are the answer's text. The generator returns the reply.
+
+        Closing it stops the model after its current token.
+        """
 
     def score(self, prompts: Sequence[Prompt]) -> list[float]:
         """The mean log-probability per token (natural log) that the model gives the last turn of each prompt."""
