@@ -52,7 +52,7 @@ class Collator:
         ``loss_weights`` (B, T), float32, is there when a row has some; with ``kept_logits`` it is (B, K).
         """
         if self.flat:
-            rows = [_joined(rows)]
+            rows = [joined(rows)]
         lengths = [len(row["input_ids"]) for row in rows]
         if self.blanks:
             shown = {one.kind for row in rows for one in row.get("media", ())}
@@ -87,8 +87,8 @@ def _padded(rows: Sequence[Mapping[str, Any]], key: str, width: int, filling: in
     return padded_BT
 
 
-def _joined(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows one after the other, as documents of one."""
+def joined(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows one after the other, as documents of one, each with its positions from 0."""
     lengths = [len(row["input_ids"]) for row in rows]
     made = {key: np.concatenate([row[key] for row in rows]) for key in ("input_ids", "labels")}
     made["position_ids"] = np.concatenate(
