@@ -227,7 +227,8 @@ class _Planner:
         else:
             self.choose_kind("trainer", KINDS["trainer"])
             trainer = cast("Trainer", self.chosen["trainer"][0]) if self.chosen.get("trainer") else Trainer("none")
-            self.uses = trainer.uses
+            sometimes = (kind for kind, condition in trainer.uses_when.items() if self.conditions.met(condition))
+            self.uses = (*trainer.uses, *sometimes)
         for name, kind in self.registry.kinds.items():
             if self.conditions.met(kind.within) if kind.within else name in self.uses:
                 self.choose_kind(name, kind)

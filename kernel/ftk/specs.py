@@ -268,11 +268,13 @@ class Trainer(Spec):
     examples: which examples it eats: ``text``, ``chat``, ``pairs``, ``feedback`` or ``prompts``.
     rows: ``"module:attr"`` of ``build(run, split) -> rows`` behind ``run.rows(split)``.
     uses: the kinds that it takes part in; the others' keys have no effect in its runs.
+    uses_when: further kinds, each with the condition under which it uses them: ``{"engine": "predict_with_generate"}``.
     """
 
     kind: ClassVar[str] = "trainer"
     examples: str = "chat"
     rows: str | None = None
+    uses_when: Mapping[str, str] = field(default_factory=dict)
     uses: tuple[str, ...] = (
         "model_loader", "quantizer", "model_patch", "adapter", "optimizer", "source", "converter", "template",
         "media", "tracker", "launcher",

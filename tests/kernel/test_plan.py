@@ -176,6 +176,15 @@ def test_a_key_without_effect_is_reported(registry):
     assert "template: has no effect" in plan_of(registry, stage="read", template="fancy").notes[0]
 
 
+def test_a_trainer_uses_a_kind_when_its_condition_holds(registry):
+    sometimes = ftk.Trainer("read", target="made.up:train", uses=("model_loader",), uses_when={"adapter": "rank>8"})
+    (record,) = registry.records
+    specs = tuple(sometimes if spec.id == "trainer:read" else spec for spec in record.specs)
+    registry = Registry((replace(record, specs=specs),), registry.manager)
+    assert plan_of(registry, stage="read", rank=9).one("adapter").name == "small"
+    assert plan_of(registry, stage="read", rank=8).one("adapter") is None
+
+
 def test_a_key_with_nothing_behind_it_leaves_the_default(registry):
     assert plan_of(registry, learning_rate=None, resume_from_checkpoint=None).value("learning_rate") == 5e-5
 

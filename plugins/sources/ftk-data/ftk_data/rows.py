@@ -218,14 +218,29 @@ def _arranged(part: Part, stage: Stage, options: DataOptions) -> TokenRows:
     if stage is FEEDBACK:
         return FeedbackRows(part.store, part.order, options.cutoff_len)
     if stage is PROMPTS:
-        sizes = [int(one.store.examples_N.max(initial=-1)) + 1 for one in part.datasets]  # as ``joined`` numbers them
-        firsts = np.cumsum([0, *sizes]).tolist()
-        return PromptRows(part.store, part.order, [(one.name, firsts[i]) for i, one in enumerate(part.datasets)])
+        return PromptRows(part.store, part.order, _firsts(part))
     if stage is TEXT and _in_blocks(options):
         return BlockRows(part.store, part.order, options.cutoff_len)
     if packing:
         return PackedRows(part.store, part.order, pack(part.store.lengths_N[part.order], options.cutoff_len))
     return TokenRows(part.store, part.order)
+
+
+def _firsts(part: Part) -> list[tuple[str, int]]:
+    """Each data set with the number of its first example in the part's store."""
+    sizes = [int(one.store.examples_N.max(initial=-1)) + 1 for one in part.datasets]  # as ``joined`` numbers them
+    return list(zip((one.name for one in part.datasets), np.cumsum([0, *sizes]).tolist(), strict=False))
+
+
+def examples_of(run: Run, split: str, stage: Stage, options: DataOptions) -> list[tuple[str, int]]:
+    """Of which examples the rows of a split are made: (data set, number of the row in its source), each once."""
+    part = _part(run, split, stage, options)
+    firsts = _firsts(part)
+    found: list[tuple[str, int]] = []
+    for number in np.unique(part.store.examples_N[part.order]).tolist():
+        name, first = next(one for one in reversed(firsts) if one[1] <= number)
+        found.append((name, number - first))
+    return found
 
 
 def _report(part: Part, rows: TokenRows, options: DataOptions) -> dict[str, Any]:
