@@ -22,7 +22,7 @@ from ftk_training.collator import IGNORED
 
 Batch = Mapping[str, torch.Tensor]
 
-OF_LOSS = ("labels", "loss_weights", "shift_labels", "logits_to_keep", "texts")
+OF_LOSS = ("labels", "loss_weights", "shift_labels", "logits_to_keep", "texts", "num_tokens")
 """Keys of a batch that no model is given here."""
 CHUNK = 2**22
 """So many logits are made float32 at a time."""
@@ -48,11 +48,15 @@ class Targets:
 
 @dataclass(frozen=True)
 class LogProbs:
-    """Natural logarithms of the probability of each trained token, float32, with a gradient where the model has one."""
+    """Natural logarithms of the probability of each trained token, float32, with a gradient where the model has one.
+
+    balance: what a mixture of experts that was asked to (``output_router_logits``) adds to a mean loss.
+    """
 
     tokens_N: torch.Tensor
     texts_N: torch.Tensor
     num_texts: int
+    balance: torch.Tensor | None = None
 
     @property
     def sums_R(self) -> torch.Tensor:
@@ -125,23 +129,38 @@ def target_log_probs(
     model: nn.Module, inputs: Mapping[str, Any], targets: Targets, *, temperature: float = 1.0
 ) -> LogProbs:
     """The same for targets that are already known. inputs: the arguments of the model's ``forward``, without labels."""
-    logits_NV = target_logits(model, inputs, targets)
+    logits_NV, outputs = _ran(model, inputs, targets)
     if temperature != 1.0:
         logits_NV = logits_NV / temperature
-    return LogProbs(chosen_log_probs(logits_NV, targets.tokens_N), targets.texts_N, targets.num_texts)
+    tokens_N = chosen_log_probs(logits_NV, targets.tokens_N)
+    return LogProbs(tokens_N, targets.texts_N, targets.num_texts, _balance(model, outputs))
 
 
 def target_logits(model: nn.Module, inputs: Mapping[str, Any], targets: Targets) -> torch.Tensor:
     """(N, V): the logits at the positions of the targets, in the model's own precision."""
+    return _ran(model, inputs, targets)[0]
+
+
+def _ran(model: nn.Module, inputs: Mapping[str, Any], targets: Targets) -> tuple[torch.Tensor, Any]:
     rows_N, positions_N = targets.rows_N, targets.positions_N
     if not len(targets):  # the model must be gone through all the same, for processes that wait for each other
         rows_N = positions_N = rows_N.new_zeros(1)
     num_tokens = inputs["input_ids"].shape[1]
     with _only(model, rows_N, positions_N, num_tokens) as cut:
-        logits = model(**inputs).logits
+        outputs = model(**inputs)
+    logits = outputs.logits
     # uncut, the model has no output layer that is known as such
     made_NV = logits[0] if cut else logits[rows_N, positions_N + logits.shape[1] - num_tokens]
-    return made_NV[: len(targets)]
+    return made_NV[: len(targets)], outputs
+
+
+def _balance(model: nn.Module, outputs: Any) -> torch.Tensor | None:
+    balance = getattr(outputs, "aux_loss", None)
+    if not isinstance(balance, torch.Tensor):
+        return None
+    config = _unwrapped(model).config.get_text_config()
+    made: torch.Tensor = getattr(config, "router_aux_loss_coef", 0.0) * balance
+    return made
 
 
 @contextmanager
@@ -167,9 +186,15 @@ def _only(model: nn.Module, rows_N: torch.Tensor, positions_N: torch.Tensor, num
             handle.remove()
 
 
-def _output_layer(model: nn.Module) -> nn.Module | None:
+def _unwrapped(model: nn.Module) -> Any:
     inner = getattr(model, "module", model)
-    inner = getattr(inner, "_orig_mod", inner)
+    return getattr(inner, "_orig_mod", inner)
+
+
+def _output_layer(model: nn.Module) -> nn.Module | None:
+    if isinstance(model, nn.DataParallel):  # which hands each of its copies a part of the rows
+        return None
+    inner = _unwrapped(model)
     layer = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
     return layer if isinstance(layer, nn.Module) else None
 

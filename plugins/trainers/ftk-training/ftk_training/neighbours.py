@@ -11,10 +11,9 @@ Shapes: B rows, T tokens, V words.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from ftk import ConfigError
 
 from ftk_training.collator import IGNORED, Collator
 from ftk_training.one_row import are_packed
+from ftk_training.quiet import quiet
 
 if TYPE_CHECKING:
     from ftk_training.trainer import ExactTrainer
@@ -82,7 +82,7 @@ def _tried(trainer: ExactTrainer, collator: Collator) -> float | None:
     one, other, text = np.resize(tokens, (3, LENGTH))
     collator = replace(collator, kept_logits=False, blanks={})
     try:
-        with _quiet(trainer.model), trainer.accelerator.autocast():
+        with quiet(trainer.model), trainer.accelerator.autocast():
             behind = _logits(trainer, collator, [(one, text), (other, text)])[:, LENGTH:]
             ahead = _logits(trainer, collator, [(text, one), (text, other)])[:, :LENGTH]
     except Exception as error:  # what a forward may trip over is not ours to list
@@ -114,18 +114,3 @@ def _apart(logits_BTV: torch.Tensor) -> float:
     """The difference of two rows as a share of them."""
     first, second = logits_BTV
     return float((first - second).norm() / first.norm())
-
-
-@contextmanager
-def _quiet(model: Any) -> Iterator[None]:
-    """The model without dropout and gradients, and afterwards as it was, each module by itself."""
-    training = [module for module in model.modules() if module.training]
-    random_state = torch.get_rng_state()
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-        torch.set_rng_state(random_state)

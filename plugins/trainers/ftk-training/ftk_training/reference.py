@@ -22,6 +22,7 @@ from ftk.run import Run
 from ftk_training.checkpoints import configs_of
 from ftk_training.learning import value
 from ftk_training.preference_options import ReferenceOptions
+from ftk_training.quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,14 +51,8 @@ class Reference:
     @contextmanager
     def model(self, policy: nn.Module) -> Iterator[Any]:
         """policy: the model as the trainer hands it to the loss, wrapped or not."""
-        with torch.no_grad(), self._entered(policy) as model:
-            learning = [module for module in model.modules() if module.training]
-            model.eval()
-            try:
-                yield model
-            finally:
-                for module in learning:
-                    module.training = True
+        with self._entered(policy) as model, quiet(model):
+            yield model
 
 
 def reference_of(trainer: ExactTrainer, *, at_start: bool = False) -> Reference:
