@@ -195,7 +195,7 @@ def train(folder, name="out", **settings):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_is_saved_beside_the_weights_and_resumed(tmp_path, method, caplog):
-    run, losses = train(tmp_path, **METHODS[method])
+    _, losses = train(tmp_path, **METHODS[method])
     folders = [tmp_path / "out", *(tmp_path / "out" / f"checkpoint-{step}" for step in (1, 2, 3))]
     heads = [value_head.read(folder) for folder in folders]
     assert torch.equal(heads[0][KEYS[0]], heads[3][KEYS[0]])
@@ -204,7 +204,7 @@ def test_it_is_saved_beside_the_weights_and_resumed(tmp_path, method, caplog):
         assert not list(folder.glob("*.bin"))
         for path in folder.glob("*model*.safetensors"):
             assert not any("v_head" in key for key in load_file(path)), path
-    again, later = train(tmp_path, "again", **METHODS[method], resume_from_checkpoint=str(folders[2]))
+    _, later = train(tmp_path, "again", **METHODS[method], resume_from_checkpoint=str(folders[2]))
     assert later == losses[2:]
     assert torch.equal(value_head.read(tmp_path / "again")[KEYS[0]], heads[0][KEYS[0]])
     assert "missing keys" not in caplog.text

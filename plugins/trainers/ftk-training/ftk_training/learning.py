@@ -44,7 +44,7 @@ class Companion(Protocol):
     """
 
     def save(self, model: Any, folder: Path, state_dict: Mapping[str, torch.Tensor] | None) -> None:
-        """Write them into a checkpoint or the result. state_dict: all weights of a model that is spread over devices."""
+        """Write them into a checkpoint or the result. state_dict: all weights, of a model that is spread."""
 
     def restore(self, model: Any, folder: Path) -> None:
         """Put those of a checkpoint back into the model. Raises CheckpointError."""

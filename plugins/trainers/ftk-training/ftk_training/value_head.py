@@ -5,8 +5,8 @@ wrapper: the head is a module ``v_head`` of the model itself, and the model's ou
 quantised weights, checkpointing and every wrapper for several devices work as they do without it, and the head's
 gradient takes part in theirs. It computes in float32, whatever the model does.
 
-A stage calls :func:`with_value_head`; a model that only answers gets :func:`attach` and :func:`load`. Files are
-LLaMA-Factory's: ``value_head.safetensors`` beside the adapter or the model, with ``v_head.summary.weight`` and ``.bias``.
+A stage calls :func:`with_value_head`; a model that only answers gets :func:`attach` and :func:`load`. The file is
+LLaMA-Factory's ``value_head.safetensors`` beside the adapter or model, with ``v_head.summary.weight`` and ``bias``.
 
 Tensors: B rows, T tokens, H width of the hidden states.
 """
