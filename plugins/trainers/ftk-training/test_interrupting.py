@@ -10,7 +10,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 import yaml
 from ftk import rundir
 from ftk_training import checkpoints
@@ -33,7 +32,6 @@ SETTINGS = {
 }
 FORKED = """
 import json, os, signal, sys, time
-import torch
 torch.set_num_threads(1)
 import ftk_training.fitting, ftk_hf.loading, transformers.models.llama.modeling_llama
 from ftk.cli import main

@@ -150,6 +150,7 @@ def save(trainer: ExactTrainer) -> Path:
         if trainer.loop is not None:
             trainer.loop.save(folder)
         progress = {**trainer.progress.state(trainer.accelerator), "losses": gathered, **_counters(trainer)}
+        progress["losses_seen"] = trainer.guard.state()
         if args.should_save:
             state.save_to_json(str(folder / STATE))
             (folder / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
@@ -195,6 +196,7 @@ def restore(trainer: ExactTrainer, folder: Path) -> None:
         return
     saved = json.loads(path.read_text(encoding="utf-8"))
     trainer.progress.restore(saved, first=trainer.is_world_process_zero())
+    trainer.guard.restore(saved.get("losses_seen", {}))
     losses = saved["losses"]
     if len(losses) == trainer.args.world_size:
         trainer._tr_loss.fill_(losses[trainer.args.process_index])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ftk import ConfigError, DataError, FtkError, Metrics, rundir
 
-from ftk_training import checkpoints, interrupting, result
+from ftk_training import checkpoints, generating, interrupting, result
 from ftk_training.arguments import is_reentrant, make_arguments, wants_checkpointing
 from ftk_training.checks import note_trainer
 from ftk_training.collator import Collator
@@ -62,6 +62,9 @@ def fit(
     Raises FtkError for what the user can mend.
     """
     options = run.options(TrainingOptions)
+    answers = generating.wanted(run)
+    if options.do_predict and not (options.do_train or options.do_eval):
+        return generating.predict_alone(run)
     if not (options.do_train or options.do_eval):
         raise ConfigError(f"{run.plan.config}: do_train and do_eval are both false, so there is nothing to do")
     if collate is not None and options.padding_free:
@@ -69,7 +72,7 @@ def fit(
             f"{run.plan.where('padding_free')}: has no effect, because this stage makes its own batches. Take it out"
         )
     with _libraries_apart():
-        return _fitted(run, options, collate, loss, count, loop, prepare)
+        return _fitted(run, options, collate, loss, count, loop, prepare, answers=answers)
 
 
 def _fitted(
@@ -80,6 +83,8 @@ def _fitted(
     count: Count | None,
     loop: Loop | None,
     prepare: Prepare | None,
+    *,
+    answers: bool,
 ) -> Metrics:
     tokenizer = run.tokenizer
     train, evaluation = _rows(run, options)
@@ -108,6 +113,8 @@ def _fitted(
     if collate is None:
         trainer.data_collator = _collator(trainer, tokenizer)
         refuse_leaks(trainer)
+    if answers:
+        trainer.generating = generating.Generating(trainer)
     for part in (loss, loop):
         if hasattr(part, "begin"):
             part.begin(trainer)
@@ -214,6 +221,8 @@ def _train_and_evaluate(run: Run, trainer: ExactTrainer) -> Metrics:
             run.record(result="none")
         if trainer.eval_dataset is not None:
             metrics |= reporter.last_evaluation() or trainer.evaluate()
+        if options.do_predict and trainer.generating is not None:
+            metrics |= trainer.generating.predict()
     finally:
         reporter.close()
         if trainer.stream is not None:
@@ -252,5 +261,6 @@ def _train(trainer: ExactTrainer, resumed: Path | None) -> dict[str, float]:
         "train_steps_per_second": round(steps / max(seconds, 1e-9), 3),
         "train_tokens_per_second": round(num_tokens / max(seconds, 1e-9), 1),
         "num_input_tokens_seen": num_tokens,
+        **({"skipped_batches": trainer.guard.num_skipped} if trainer.guard.num_skipped else {}),
         "epoch": trainer.state.epoch or 0.0,
     }

@@ -22,7 +22,7 @@ class TrainingOptions:
     """How a model is trained, evaluated, logged and saved."""
 
     # How long, how fast
-    do_train: bool = option(True, help="Train; false with do_eval only evaluates.")
+    do_train: bool | None = option(None, help="Train; unset does, unless do_predict is on. False only evaluates.")
     num_train_epochs: float = option(3.0, help="How often the training data is gone through.", above=0)
     max_steps: int = option(-1, help="Stop after this many optimizer steps, whatever the epochs; -1 is no limit.")
     per_device_train_batch_size: int = option(8, help="Rows of one forward pass on each device.", minimum=1)
@@ -45,6 +45,17 @@ class TrainingOptions:
         0.0, help="Share of the target spread over all tokens.", minimum=0, maximum=1
     )
     average_tokens_across_devices: bool = option(True, help="The loss is the mean over the tokens of all devices.")
+    on_bad_loss: Literal["stop", "skip"] = option(
+        "stop",
+        help="What to do with a batch whose loss or gradients are no number, or whose loss explodes: stop, or leave it "
+        "out of its step; either way it is written into the run directory. On an accelerator skip waits for each loss.",
+    )
+    exploding_loss: float = option(
+        10.0,
+        help="A loss explodes when it lies above the median of the last 64 batches by this many times the largest of "
+        "their spread, that median, and 1; 0 lets it.",
+        minimum=0,
+    )
     early_stopping_steps: int | None = option(
         None, help="Stop after this many evaluations without a better metric_for_best_model.", minimum=1
     )
@@ -116,7 +127,9 @@ class TrainingOptions:
     eval_use_gather_object: bool = option(False, help="No effect: evaluation never gathers predictions.")
     batch_eval_metrics: bool = option(False, help="No effect: metrics are always summed batch by batch.")
     include_for_metrics: list[str] | None = option(None, help="No effect: evaluation never gathers predictions.")
-    do_predict: bool = option(False, help="Not done by training runs; true is an error.")
+    do_predict: bool = option(
+        False, help="Answer the prompts of eval_dataset or val_size into generated_predictions.jsonl, after training."
+    )
 
     # Log
     logging_strategy: Interval = option("steps", help="When to log; steps is every logging_steps.")
@@ -175,7 +188,5 @@ class TrainingOptions:
     local_rank: int = option(-1, help="Set by the launcher, not by you.")
 
     def __post_init__(self) -> None:
-        if self.do_predict:
-            raise ValueError(
-                "do_predict: a training run does not predict. Take it out; ftk chat answers with the result"
-            )
+        if self.do_train is None:
+            object.__setattr__(self, "do_train", not self.do_predict)

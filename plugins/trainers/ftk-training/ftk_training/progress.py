@@ -32,12 +32,14 @@ def means(sums: Mapping[str, float], items: float) -> dict[str, float]:
 class Progress:
     """Sums that run on from one log line, and from one process, to the next.
 
-    num_tokens: tokens seen by this process, without padding; a tensor on the device until it is read.
+    num_tokens, num_trained: tokens seen by this process, without padding, and those of them that were trained; tensors
+        on the device until they are read.
     seconds: time spent in earlier processes of this run.
     """
 
     def __init__(self) -> None:
         self.num_tokens: Any = 0
+        self.num_trained: Any = 0
         self.seconds = 0.0
         self.started = time.monotonic()
         self._logged_tokens = 0
@@ -61,8 +63,9 @@ class Progress:
     def since_log(self, now: float, accelerator: Any) -> dict[str, float]:
         """What to add to a log line: means of the metrics, tokens seen, tokens per second. Starts the next stretch."""
         totals = self.totals(accelerator)
-        num_tokens, items = totals.pop("num_tokens"), totals.pop("items")
+        num_tokens, num_trained, items = (totals.pop(name) for name in ("num_tokens", "num_trained", "items"))
         logged = means(totals, items)
+        logged["num_trained_tokens"] = int(num_trained)
         logged["num_tokens"] = int(num_tokens)
         logged["tokens_per_second"] = round((num_tokens - self._logged_tokens) / max(now - self._logged_at, 1e-9), 1)
         self._logged_tokens, self._logged_at = int(num_tokens), now
@@ -70,8 +73,9 @@ class Progress:
         return logged
 
     def totals(self, accelerator: Any) -> dict[str, float]:
-        """Sums over all processes: ``num_tokens`` of the run; ``items`` and the metrics since the last log line."""
-        named = {"num_tokens": self.num_tokens, "items": self._items, **self._sums}
+        """Sums over all processes: tokens of the run; ``items`` and the metrics since the last log line."""
+        tokens = {"num_tokens": self.num_tokens, "num_trained": self.num_trained}
+        named = {**tokens, "items": self._items, **self._sums}
         values = [torch.as_tensor(value).to(accelerator.device, torch.float64) for value in named.values()]
         totals = torch.stack(values)
         if accelerator.num_processes > 1:
@@ -90,7 +94,9 @@ class Progress:
         """Go on from ``state``; of several processes the ``first`` takes over the sums of all."""
         totals = dict(state["totals"])
         self.num_tokens, self._items = int(totals.pop("num_tokens")), totals.pop("items")
+        self.num_trained = int(totals.pop("num_trained", 0))
         self._sums = totals
         if not first:
-            self.num_tokens, self._items, self._sums = 0, 0.0, dict.fromkeys(totals, 0.0)
+            self.num_tokens, self.num_trained, self._items = 0, 0, 0.0
+            self._sums = dict.fromkeys(totals, 0.0)
         self.seconds, self._logged_tokens = state["seconds"], state["logged_tokens"]

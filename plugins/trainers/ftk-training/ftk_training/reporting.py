@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ftk_training import checkpoints, interrupting
+from ftk_training.memory import peak_bytes
 from ftk_training.quick_imports import quick_imports
 
 with quick_imports():
@@ -66,8 +67,8 @@ class Reporter(TrainerCallback):
         if self.signals.agreed and not self.trainer.saving_after_epoch:
             raise interrupting.Interrupted(
                 self.signals.agreed,
-                f"stopped after step {state.global_step} of {state.max_steps}, checkpoint-{state.global_step} is saved. "
-                "The same command goes on from there",
+                f"stopped after step {state.global_step} of {state.max_steps}, checkpoint-{state.global_step} is "
+                "saved. The same command goes on from there",
             )
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -89,7 +90,7 @@ class Reporter(TrainerCallback):
             raise CheckpointError(f"{self.log_path}: cannot be written: {cause.strerror}. {rundir.KEPT}") from cause
         self.run.log(state.global_step, logs)
         if self.terminal:
-            self.terminal.log(state.global_step, logs)
+            self.terminal.log(state.global_step, {**logs, "memory": peak_bytes(args.device)})
 
     def last_evaluation(self) -> dict[str, float]:
         """What was evaluated after the last step, empty when that has still to be done.
@@ -137,6 +138,10 @@ def _parsed(text: str) -> Line:
     return line if isinstance(line, dict) else {}
 
 
+ORDER = ("loss", "learning_rate", "tokens_per_second", "num_trained_tokens", "memory")
+"""What stands last in a line, in this order; metrics of a stage come before."""
+
+
 class Terminal:
     """A progress bar on a terminal, a line for each log entry elsewhere."""
 
@@ -156,7 +161,9 @@ class Terminal:
             self.bar.update(self.task, completed=step)
 
     def log(self, step: int, logs: dict[str, float]) -> None:
-        text = "  ".join(part for part in map(_part, logs.items()) if part)
+        """One line: loss, learning rate, tokens a second, trained tokens, the most memory used, the time that is left."""
+        ordered = sorted(logs.items(), key=lambda item: ORDER.index(item[0]) if item[0] in ORDER else -1)
+        text = "  ".join(part for part in map(_part, ordered) if part)
         if "loss" not in logs:
             text = f"evaluation  {text}"
         if self.bar:
@@ -185,6 +192,18 @@ def _part(item: tuple[str, float]) -> str:
         return f"lr {value:.2e}"
     if name == "tokens_per_second":
         return f"{value:,.0f} tokens/s"
+    if name == "num_trained_tokens" and value:
+        return f"{_short(value)} trained"
+    if name == "memory" and value:
+        return f"{value / 2**30:.1f} GiB"
     if name in ("loss", "reward") or (name.startswith("eval_") and name.endswith(("loss", "accuracy", "reward"))):
         return f"{name} {value:.4f}"
     return ""
+
+
+def _short(count: float) -> str:
+    """A large number in a few characters: 940, 12.3k, 4.56M."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:.0f}"

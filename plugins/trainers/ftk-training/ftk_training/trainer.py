@@ -10,17 +10,19 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ftk import CheckpointError, ConfigError, FtkError
+from ftk import CheckpointError, ConfigError
 
 from ftk_training import checkpoints, learning
+from ftk_training.bad_loss import LossGuard
 from ftk_training.collator import Collator
 from ftk_training.options import TrainingOptions
 from ftk_training.order import EpochOrder
-from ftk_training.progress import Progress
+from ftk_training.progress import Progress, means, split
 from ftk_training.quick_imports import quick_imports
 from ftk_training.streams import Handed, Stream, is_stream
 from ftk_training.weighting import own_loss, weighs_losses, weighted_loss
@@ -33,29 +35,43 @@ if TYPE_CHECKING:
     from ftk.run import Run
     from torch import nn
 
+    from ftk_training.generating import Generating
+    from ftk_training.loops import Loop
+
 Batch = dict[str, torch.Tensor]
 Loss = Callable[["nn.Module", Batch], tuple[torch.Tensor, Mapping[str, torch.Tensor]]]
-"""``loss(model, batch) -> (sum of the losses of all items, {metric: sum over items})``; items are tokens or pairs."""
+"""``loss(model, batch) -> (sum of the losses of all items, {metric: sum over items})``; items are tokens or pairs.
+
+A metric that is a mean over other things than items is a pair: (sum, number of them)."""
 Count = Callable[[Batch], torch.Tensor | int]
 """``count(batch) -> number of items``."""
-
-
-class LossError(FtkError):
-    """The loss is no number any more."""
 
 
 class ExactTrainer(Trainer):
     """A Trainer whose sums are exact: over gradient accumulation, over batches of an evaluation, and over a resume.
 
     loss, count: the loss of a stage that has its own, see :data:`Loss`; without them the model's.
+    loop: makes the batches of a step out of what the loader brings, see :class:`ftk_training.loops.Loop`.
     configs: the model's config and its language model's, each with its ``use_cache`` outside of training.
+    generating: lets the model answer in evaluations, see :mod:`ftk_training.generating`.
     """
 
-    def __init__(self, run: Run, *, loss: Loss | None = None, count: Count | None = None, **arguments: Any) -> None:
+    generating: Generating | None = None
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        loss: Loss | None = None,
+        count: Count | None = None,
+        loop: Loop | None = None,
+        **arguments: Any,
+    ) -> None:
         self.run = run
         self.options = run.options(TrainingOptions)
         self.loss = loss
         self.count = count
+        self.loop = loop
         self.progress = Progress()
         self.saving_after_epoch = False
         self.in_epoch = False
@@ -67,6 +83,8 @@ class ExactTrainer(Trainer):
             _,
         ) in self.configs:  # transformers' Trainer sets the whole model's, which its language model may not read
             part.use_cache = self.args.use_cache
+        self.guard = LossGuard(self)
+        self.noted: tuple[Any, Any] | None = None
         self.stream = Stream(self, self.train_dataset) if is_stream(self.train_dataset) else None
         if loss is not None:
             self.model_accepts_loss_kwargs = True  # the step's items are counted and handed over
@@ -115,8 +133,8 @@ class ExactTrainer(Trainer):
         """The norm of all gradients; the optimizer tells it when it has used each up at once."""
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         if getattr(optimizer, "layerwise", False):
-            return optimizer.take_gradient_norm().item()
-        return super()._get_grad_norm(model, grad_norm=grad_norm)
+            return self.guard.gradients(model, optimizer.take_gradient_norm().item())
+        return self.guard.gradients(model, super()._get_grad_norm(model, grad_norm=grad_norm))
 
     def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
         try:
@@ -134,22 +152,25 @@ class ExactTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
         self.progress.num_tokens += _num_tokens(inputs)
+        self.progress.num_trained += _num_labels(inputs)
+        self.guard.begins(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if loss.device.type == "cpu":  # elsewhere reading it would make the device wait; the log looks there
-            self.refuse_non_finite(loss.item(), self.state.global_step + 1)
-        return loss
-
-    def refuse_non_finite(self, loss: float, step: int) -> None:
-        if not math.isfinite(loss) and not self.args.logging_nan_inf_filter:
-            raise LossError(
-                f"step {step}: the loss is {loss}. Try a lower learning_rate, bf16 instead of fp16, or look for rows "
-                "without trained tokens; logging_nan_inf_filter: true goes on regardless"
-            )
+        return self.guard.ends(model, loss, num_items_in_batch)
 
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The mean loss over ``num_items_in_batch`` items, the whole step's, or over this batch's own without it."""
+        found = self._loss_of(model, inputs, return_outputs, num_items_in_batch)
+        if return_outputs or not torch.is_grad_enabled():
+            return found
+        instead = self.guard.seen(model, found, num_items_in_batch)
+        if instead is None and self.noted is not None:
+            self.progress.add(*self.noted)
+        self.noted = None
+        return found if instead is None else instead
+
+    def _loss_of(self, model: nn.Module, inputs: Batch, return_outputs: bool, num_items_in_batch: Any) -> Any:
         if self.loss is None or self.count is None:
             if "loss_weights" in inputs:
                 loss, outputs = weighted_loss(self, model, dict(inputs), num_items_in_batch)
@@ -166,7 +187,7 @@ class ExactTrainer(Trainer):
             loss = total / num_items_in_batch
             if self.args.average_tokens_across_devices:
                 loss = loss * self.accelerator.num_processes  # which averages gradients over processes
-            self.progress.add(sums, self.count(inputs))
+            self.noted = (sums, self.count(inputs))
         return (loss, dict(sums)) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Any:
@@ -195,10 +216,12 @@ class ExactTrainer(Trainer):
             Handed(), "Training", self._train_batch_size, sampler_fn=lambda _: self.stream, is_training=True
         )
 
-    def get_batch_samples(self, *arguments: Any, **named: Any) -> Any:
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         if self.stream is not None:
             self.stream.step_begins()
-        return super().get_batch_samples(*arguments, **named)
+        if self.loop is not None:
+            epoch_iterator = iter(self.loop.step(list(islice(epoch_iterator, num_batches))))
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -214,6 +237,9 @@ class ExactTrainer(Trainer):
     def _run_epoch(self, *arguments: Any, **named: Any) -> None:
         if self.order is not None:
             self.order.set_epoch(named["epoch"])
+        self.guard.epoch_begins(
+            named["steps_trained_in_current_epoch"] if named["epoch"] == named["epochs_trained"] else 0
+        )
         if self.stream is not None:
             self.stream.skip(named["steps_trained_in_current_epoch"])
         if (
@@ -255,22 +281,28 @@ class ExactTrainer(Trainer):
             for name, value in self._evaluate_batch(model, self._prepare_inputs(inputs)).items():
                 sums[name] = sums.get(name, 0) + torch.as_tensor(value, dtype=torch.float64).cpu()
         torch.set_rng_state(random_state)
-        return self._summed_up(sums, metric_key_prefix)
+        made = self._summed_up(sums, metric_key_prefix)
+        if self.generating is not None:
+            made.metrics.update(self.generating.evaluate(metric_key_prefix))
+        return made
 
     def _evaluate_batch(self, model: nn.Module, inputs: Batch) -> dict[str, Any]:
         """Sums over the items of a batch."""
+        more: Mapping[str, Any] = {}
+        if self.loop is not None:
+            inputs, more = self.loop.evaluation(inputs)
         items = self.count(inputs) if self.count else _num_trained(inputs)
         flat = self.data_collator.flat if isinstance(self.data_collator, Collator) else False
         rows = int((inputs["position_ids"] == 0).sum()) if flat else len(next(iter(inputs.values())))
         if not items:
-            return {"rows": rows, "items": 0}
+            return {"rows": rows, "items": 0, **split(more)}
         wants_outputs = self.options.compute_accuracy or self.loss is not None
         with self.compute_loss_context_manager():
             loss = self.compute_loss(model, dict(inputs), return_outputs=wants_outputs)
         loss, outputs = loss if wants_outputs else (loss, {})
         sums: dict[str, Any] = {"rows": rows, "items": items, "loss": loss.double() * items}
         if self.loss is not None:
-            sums |= outputs
+            sums |= split({**outputs, **more})
         elif self.options.compute_accuracy:
             counted = "num_right" in outputs
             sums["accuracy"] = outputs["num_right"] if counted else _num_right(outputs["logits"], inputs)
@@ -283,13 +315,11 @@ class ExactTrainer(Trainer):
                 torch.stack([sums[name].double() for name in names]).to(self.args.device)[None]
             )
             sums = dict(zip(names, gathered.sum(dim=0).cpu(), strict=True))
-        items = max(float(sums["items"]), 1.0)
-        metrics = {
-            f"{prefix}_{name}": float(value) / items for name, value in sums.items() if name not in ("rows", "items")
-        }
+        num_rows, items = int(sums.pop("rows")), float(sums.pop("items"))
+        metrics = {f"{prefix}_{name}": value for name, value in means(sums, items).items()}
         if self.loss is None:
             metrics[f"{prefix}_perplexity"] = math.exp(min(metrics[f"{prefix}_loss"], 700))
-        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=int(sums["rows"]))
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=num_rows)
 
     # Checkpoints
 
@@ -302,7 +332,7 @@ class ExactTrainer(Trainer):
         if self.in_epoch and float(self.state.epoch or 0).is_integer():
             self.saving_after_epoch = True
             return
-        self.refuse_non_finite(self._tr_loss.item(), self.state.global_step)
+        self.guard.look()
         self.store_flos()
         self.show_result()
         checkpoints.save(self)
@@ -333,7 +363,7 @@ class ExactTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            self.refuse_non_finite(logs["loss"], self.state.global_step)
+            self.guard.look()
             logs |= self.progress.since_log(time.monotonic(), self.accelerator)
         super().log(logs, start_time)
 
@@ -348,10 +378,21 @@ def _lengths(rows: Any) -> list[int]:
 def _num_tokens(inputs: Batch) -> torch.Tensor | int:
     """Tokens of a batch without padding, where a mask says what that is."""
     total: torch.Tensor | int = 0
+    if "num_tokens" in inputs:  # a batch whose rows are no plain texts says it
+        return inputs["num_tokens"].sum()
     for name, ids in inputs.items():
         if name.endswith("input_ids"):  # sounds and pictures have attention masks of other names, which count no tokens
             mask = inputs.get(name.removesuffix("input_ids") + "attention_mask")
             total = total + (ids.numel() if mask is None else mask.sum())
+    return total
+
+
+def _num_labels(inputs: Batch) -> torch.Tensor | int:
+    """How many tokens of a batch are trained, of all its sequences."""
+    total: torch.Tensor | int = 0
+    for name, labels in inputs.items():
+        if name.endswith("labels") and name != "shift_labels":
+            total = total + labels.ne(-100).sum()
     return total
 
 
