@@ -115,7 +115,7 @@ def _fitted(
         refuse_leaks(trainer)
     if answers:
         trainer.generating = generating.Generating(trainer)
-    for part in (loss, loop):
+    for part in dict.fromkeys((loss, loop)):  # which one object may be
         if hasattr(part, "begin"):
             part.begin(trainer)
     with _one_line():
