@@ -91,19 +91,28 @@ def report(run: Run, trainer: ExactTrainer, metrics: Mapping[str, float]) -> Non
             trainer.state.save_to_json(str(aside / "trainer_state.json"))
             (aside / "README.md").write_text(card.text(run, metrics, lines), encoding="utf-8")
             if trainer.options.plot_loss and any("loss" in line for line in lines):
-                from ftk_training.plot import draw_losses  # matplotlib takes a second to import
+                from ftk_training.plot import draw_losses, draw_metrics  # matplotlib takes a second to import
 
                 draw_losses(lines, aside / "training_loss.png")
+                draw_metrics(lines, aside / "training_metrics.png")
     if trainer.options.do_train and trainer.args.push_to_hub:
         trainer.push_to_hub(commit_message="Result of ftk run")
     _say(run, trainer, metrics, lines)
 
 
+def write_metrics(run: Run, metrics: Mapping[str, float]) -> None:
+    """Only the metrics into the run directory."""
+    with moved_in(run) as aside:
+        _write_metrics(aside, metrics)
+
+
 def _write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
-    """The three files that users of LLaMA-Factory look for."""
-    evaluated = {name: value for name, value in metrics.items() if name.startswith("eval_")}
-    trained = {name: value for name, value in metrics.items() if name not in evaluated}
-    for name, values in (("all", metrics), ("train", trained), ("eval", evaluated)):
+    """The files that users of LLaMA-Factory look for."""
+    parts: dict[str, dict[str, float]] = {"all": dict(metrics), "train": {}, "eval": {}, "predict": {}}
+    for name, value in metrics.items():
+        kind = name.partition("_")[0]
+        parts[kind if kind in ("eval", "predict") else "train"][name] = value
+    for name, values in parts.items():
         if values:
             (folder / f"{name}_results.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
