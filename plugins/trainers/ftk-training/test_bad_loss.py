@@ -160,7 +160,7 @@ def test_gradients_that_are_no_numbers_are_a_bad_step(ftk_run, tmp_path, monkeyp
 
 
 def test_an_exploding_loss_stops_and_ordinary_ones_do_not(ftk_run, tmp_path, monkeypatch):
-    """Ordinary is a random model that learns, with rows of one token and of many; exploding is a thousand times that."""
+    """Ordinary is a random model that learns rows of few tokens and of many; exploding is a thousand times that."""
     settings = {**FULL, "per_device_train_batch_size": 1, "max_steps": 18, "dataset": rows_file(tmp_path)}
     settings["learning_rate"] = 1e-2
     staged(monkeypatch, lambda number, total: total)

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 import torch
-from ftk import CheckpointError, rundir
+from ftk import CheckpointError, ConfigError, rundir
 from ftk_training import checkpoints
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
@@ -244,6 +244,65 @@ def test_save_total_limit_keeps_the_newest_and_the_best(ftk_run, tmp_path):
     kept = [path.name for path in checkpoints.checkpoints_of(folder)]
     assert kept == [f"checkpoint-{best}", "checkpoint-11"] == ["checkpoint-2", "checkpoint-11"]
     assert (folder / "model.safetensors").read_bytes() == (folder / f"checkpoint-{best}/model.safetensors").read_bytes()
+
+
+def test_what_was_just_saved_stays_when_a_damaged_checkpoint_has_a_higher_number(ftk_run, tmp_path):
+    """The run goes on from 2 because 4 is damaged, and saves 3 where only one is to be kept."""
+    settings = {**SETTINGS, "dataset": rows_file(tmp_path), "save_total_limit": 3}
+    folder = ftk_run(**{**settings, "max_steps": 4}).folder
+    (folder / "checkpoint-4" / "model.safetensors").write_bytes(b"damaged")
+    more = {"save_total_limit": 1, "save_steps": 1, "max_steps": 3, "resume_from_checkpoint": True}
+    ftk_run(**{**settings, **more})
+    assert [path.name for path in checkpoints.checkpoints_of(folder)] == ["checkpoint-3"]
+    assert not rundir.damage(folder / "checkpoint-3")
+
+
+def test_the_best_checkpoint_and_patience_are_those_of_the_undisturbed_run(ftk_run, tmp_path, monkeypatch):
+    """At this rate the loss rises after a while, so the best is not the last; stopped in the middle of the patience."""
+    more = {"eval_strategy": "steps", "eval_steps": 2, "val_size": 2, "load_best_model_at_end": True, "max_steps": 40}
+    more |= {"early_stopping_steps": 4, "learning_rate": 0.02, "lr_scheduler_type": "constant", "save_total_limit": 1}
+    settings = {**SETTINGS, **more, "dataset": rows_file(tmp_path)}
+    whole = ftk_run(**settings, output_dir=str(tmp_path / "whole"))
+    best, last = checkpoints.checkpoints_of(whole.folder)
+    assert int(last.name.split("-")[1]) == int(best.name.split("-")[1]) + 8 < 40
+    middle = int(best.name.split("-")[1]) + 4
+    save = checkpoints.save
+
+    def killed(trainer):
+        save(trainer)
+        if trainer.state.global_step == middle:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ftk_run(**settings)
+    monkeypatch.undo()
+    again = ftk_run(**settings)
+    assert log_of(again.folder) == log_of(whole.folder)
+    assert {path.name for path in checkpoints.checkpoints_of(again.folder)} == {best.name, last.name}
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (again.folder, whole.folder)]
+    assert weights[0] == weights[1] == (best.parent / best.name / "model.safetensors").read_bytes()
+
+
+def test_a_directory_of_another_run_is_refused(ftk_run, tmp_path, undisturbed):
+    """Another is one whose options differ, or whose rows do; where it is written and told of makes no other."""
+    wanted = log_of(undisturbed)
+    keep_only(undisturbed, 4)
+    with pytest.raises(ConfigError, match=r"differs in learning_rate\. .* choose another output_dir"):
+        ftk_run(**SETTINGS, dataset=rows_file(tmp_path), learning_rate=1e-4)
+    with pytest.raises(ConfigError, match="differs in model_name_or_path"):
+        ftk_run(**{**SETTINGS, "model_name_or_path": "ftk://random/llama"}, dataset=rows_file(tmp_path))
+    with pytest.raises(CheckpointError, match=r"checkpoint-4: the rows of uneven have changed since it was saved"):
+        ftk_run(**SETTINGS, dataset=rows_file(tmp_path, 8))
+    assert {path.name for path in checkpoints.checkpoints_of(undisturbed)} == {"checkpoint-2", "checkpoint-4"}
+    again = ftk_run(**SETTINGS, dataset=rows_file(tmp_path), report_to="none")
+    assert log_of(again.folder) == wanted
+
+
+def test_rows_that_have_changed_are_trained_when_that_is_said(ftk_run, tmp_path, undisturbed, caplog):
+    keep_only(undisturbed, 4)
+    ftk_run(**SETTINGS, dataset=rows_file(tmp_path, 8), resume_from_checkpoint=True)
+    assert "the rows of uneven have changed since it was saved; it goes on with them as they are" in caplog.text
 
 
 FULL_DISK = """

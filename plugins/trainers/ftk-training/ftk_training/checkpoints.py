@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +150,7 @@ def save(trainer: ExactTrainer) -> Path:
         if trainer.loop is not None:
             trainer.loop.save(folder)
         progress = {**trainer.progress.state(trainer.accelerator), "losses": gathered, **_counters(trainer)}
-        progress["losses_seen"] = trainer.guard.state()
+        progress |= {"losses_seen": trainer.guard.state(), "data": _fingerprints(trainer.run)}
         if args.should_save:
             state.save_to_json(str(folder / STATE))
             (folder / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
@@ -195,6 +195,7 @@ def restore(trainer: ExactTrainer, folder: Path) -> None:
         log.info("%s: has no %s (ftk did not write it), so sums over steps begin anew", folder, PROGRESS)
         return
     saved = json.loads(path.read_text(encoding="utf-8"))
+    _refuse_other_rows(trainer.run, folder, saved.get("data", {}))
     trainer.progress.restore(saved, first=trainer.is_world_process_zero())
     trainer.guard.restore(saved.get("losses_seen", {}))
     losses = saved["losses"]
@@ -206,6 +207,26 @@ def restore(trainer: ExactTrainer, folder: Path) -> None:
     for callback, patience in zip(trainer.callback_handler.callbacks, saved["patience"], strict=False):
         if patience is not None and hasattr(callback, "early_stopping_patience_counter"):
             callback.early_stopping_patience_counter = patience
+
+
+def _fingerprints(run: Run) -> dict[str, str]:
+    """Data set → what changes with its rows, as ftk-data has found it."""
+    facts: dict[str, dict[str, Any]] = run.once("ftk_data.facts", dict)
+    return {name: str(fact.get("fingerprint")) for name, fact in facts.items()}
+
+
+def _refuse_other_rows(run: Run, folder: Path, before: Mapping[str, str]) -> None:
+    """The place in the data, and so the rest of the run, means something only for the rows that it was noted for."""
+    now = _fingerprints(run)
+    changed = ", ".join(sorted(name for name in before if now.get(name, before[name]) != before[name]))
+    if not changed:
+        return
+    said = f"{folder}: the rows of {changed} have changed since it was saved"
+    if not run.value("resume_from_checkpoint"):
+        raise CheckpointError(
+            f"{said}. Put them back, choose another output_dir, or say --resume_from_checkpoint true to go on with them"
+        )
+    log.warning("%s; it goes on with them as they are", said)
 
 
 def _remove_old(trainer: ExactTrainer, saved: Path) -> None:

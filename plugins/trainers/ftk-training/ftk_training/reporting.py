@@ -161,7 +161,7 @@ class Terminal:
             self.bar.update(self.task, completed=step)
 
     def log(self, step: int, logs: dict[str, float]) -> None:
-        """One line: loss, learning rate, tokens a second, trained tokens, the most memory used, the time that is left."""
+        """One line: loss, learning rate, tokens a second, trained tokens, most memory used, the time that is left."""
         ordered = sorted(logs.items(), key=lambda item: ORDER.index(item[0]) if item[0] in ORDER else -1)
         text = "  ".join(part for part in map(_part, ordered) if part)
         if "loss" not in logs:

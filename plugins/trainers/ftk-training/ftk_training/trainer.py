@@ -337,6 +337,15 @@ class ExactTrainer(Trainer):
         self.show_result()
         checkpoints.save(self)
 
+    def _finalize_training(self, *arguments: Any, **named: Any) -> Any:
+        """transformers would remove the newest checkpoint here, when one is the limit and another is the best: before
+        the result is saved, so that a kill costs all steps since the best one."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*arguments, **named)
+        finally:
+            self.args.save_total_limit = limit
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights and tokenizer; not the pickled arguments that transformers puts beside them."""
         checkpoints.save_weights(self, output_dir or self.args.output_dir, state_dict)
