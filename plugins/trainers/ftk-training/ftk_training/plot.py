@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -55,7 +56,14 @@ def draw_metrics(lines: Lines, path: Path) -> bool:
             if found := points(lines, key):
                 steps, values = zip(*found, strict=True)
                 crowded = len(values) > 30
-                axes.plot(steps, values, color=color, alpha=0.25 if crowded else 1, marker=_marker(steps))
+                axes.plot(
+                    steps,
+                    values,
+                    color=color,
+                    alpha=0.25 if crowded else 1,
+                    marker=None if crowded else "o",
+                    markersize=3,
+                )
                 axes.plot(steps, smoothed(values) if crowded else values, color=color, linewidth=1.5, label=label)
         _finish(figure, axes, name.replace("_", " "))
     figure.savefig(path)
@@ -94,8 +102,19 @@ def points(lines: Lines, key: str) -> list[tuple[float, float]]:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Exponential moving average over about a tenth of the values, corrected for its start (as Adam's moments are)."""
-    weight = 1 - 1 / max(len(values) / 10, 1)
+    """A curve without noise and single spikes: medians of five neighbours, then means that look both ways.
+
+    The means are exponential moving averages over about a twentieth of the values in each direction, corrected for
+    their start (as Adam's moments are); one direction alone would lag behind a loss that falls.
+    """
+    if len(values) >= 20:
+        values = [median(values[max(place - 2, 0) : place + 3]) for place in range(len(values))]
+    forward, backward = _averages(values), _averages(values[::-1])[::-1]
+    return [(one + other) / 2 for one, other in zip(forward, backward, strict=True)]
+
+
+def _averages(values: Sequence[float]) -> list[float]:
+    weight = 1 - 1 / max(len(values) / 20, 1)
     means, mean, total = [], 0.0, 0.0
     for value in values:
         mean, total = weight * mean + (1 - weight) * value, weight * total + (1 - weight)
