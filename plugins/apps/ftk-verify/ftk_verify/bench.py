@@ -203,10 +203,14 @@ def muted() -> Iterator[None]:
         stack.enter_context(redirect_stdout(stack.enter_context(Path(devnull).open("w"))))
         said.setLevel(max(level, logging.ERROR) if level != logging.DEBUG else level)
         transformers.logging.set_verbosity_error()
+        bars = transformers.logging.is_progress_bar_enabled()
+        transformers.logging.disable_progress_bar()
         try:
             yield
         finally:
             said.setLevel(level)
+            if bars:
+                transformers.logging.enable_progress_bar()
             transformers.logging.set_verbosity(verbosity)
 
 

@@ -40,11 +40,11 @@ def loaded_equals_trained(bench: Bench) -> Outcome:
         run = bench.answering(trained.folder)
         model = run.model(trainable=False)
         kept_aside = hasattr(model, "peft_config")
-        shares = [(" beside its base" if kept_aside else "", _apart(logits(model, batch), wanted_TV))]
+        shares = [(" beside its base" if kept_aside else "", apart(logits(model, batch), wanted_TV))]
         del model
         if kept_aside:
-            shares.append((" merged", _apart(logits(_merged(bench, run, trained), batch), wanted_TV)))
-    effect = _apart(base_TV, wanted_TV) if base_TV is not None else None
+            shares.append((" merged", apart(logits(_merged(bench, run, trained), batch), wanted_TV)))
+    effect = apart(base_TV, wanted_TV) if base_TV is not None else None
     how = "loaded again" if not adapter else "merged" if not kept_aside else "loaded again"
     said = ", ".join(f"logits of the {'adapter' if adapter else 'model'}{where} {share:.1e}" for where, share in shares)
     if effect is not None:
@@ -96,7 +96,8 @@ def _merged(bench: Bench, run: Run, trained: Trained) -> Any:
     return adapter.load()(run.dequantized(base), run, False)
 
 
-def _apart(found_TV: torch.Tensor, wanted_TV: torch.Tensor) -> float:
+def apart(found_TV: torch.Tensor, wanted_TV: torch.Tensor) -> float:
+    """How far logits are apart, as a share."""
     if found_TV.shape != wanted_TV.shape:
         return float("inf")
     return float((found_TV - wanted_TV).norm() / wanted_TV.norm())
