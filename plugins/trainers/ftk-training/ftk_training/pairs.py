@@ -31,8 +31,8 @@ Extra = Callable[[Sequence[Pair]], Mapping[str, torch.Tensor]]
 SIDES = ("chosen", "rejected")
 PADDING = -1
 OF_PAIRS = (
-    "pair_numbers", "num_tokens", "branches", "labels", "loss_weights", "target_rows", "target_positions",
-    "target_tokens", "target_texts", "target_weights", "end_rows", "end_positions",
+    "pair_numbers", "num_tokens", "branches", "target_rows", "target_positions", "target_labels", "target_texts",
+    "target_weights", "end_rows", "end_positions",
 )  # fmt: skip
 """Keys of a batch that no model is given."""
 
@@ -90,11 +90,11 @@ class PairCollator:
                 first, number = first + len(text.ids_T), number + 1
                 end_rows.append(row)
                 end_positions.append(first - 1)
-        targets = targets_of({"labels": batch["labels"], "texts": texts_BT})
-        if (weights_BT := batch.get("loss_weights")) is not None:
+        targets = targets_of({"labels": batch.pop("labels"), "texts": texts_BT})
+        if (weights_BT := batch.pop("loss_weights", None)) is not None:
             batch["target_weights"] = weights_BT[targets.rows_N, targets.positions_N + 1]
         return batch | {
-            "target_rows": targets.rows_N, "target_positions": targets.positions_N, "target_tokens": targets.tokens_N,
+            "target_rows": targets.rows_N, "target_positions": targets.positions_N, "target_labels": targets.tokens_N,
             "target_texts": targets.texts_N, "end_rows": torch.tensor(end_rows),
             "end_positions": torch.tensor(end_positions),
         }  # fmt: skip
@@ -127,7 +127,7 @@ class PairCollator:
         batch = {
             "input_ids": torch.from_numpy(ids_BT), "position_ids": torch.from_numpy(positions_BT),
             "branches": torch.from_numpy(branches_BT), "target_rows": rows_N, "target_positions": at_N,
-            "target_tokens": tokens_N, "target_texts": texts_N, "end_rows": torch.from_numpy(ends[:, 0]),
+            "target_labels": tokens_N, "target_texts": texts_N, "end_rows": torch.from_numpy(ends[:, 0]),
             "end_positions": torch.from_numpy(ends[:, 1]),
         }  # fmt: skip
         return batch | ({"target_weights": weights_N} if (weights_N != 1).any() else {})
@@ -209,7 +209,7 @@ def num_pairs(batch: Mapping[str, torch.Tensor]) -> int:
 def pair_targets(batch: Mapping[str, torch.Tensor]) -> Targets:
     """Which position predicts which token of which text, by text."""
     return Targets(
-        batch["target_rows"], batch["target_positions"], batch["target_tokens"], batch["target_texts"],
+        batch["target_rows"], batch["target_positions"], batch["target_labels"], batch["target_texts"],
         2 * num_pairs(batch),
     )  # fmt: skip
 
