@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 class Loop(Protocol):
-    """A stage's part in the loop of :func:`ftk_training.fitting.fit`. Every process has one."""
+    """A stage's part in the loop of :func:`ftk_training.fitting.fit`. Every process has one.
+
+    Whose losses depend on all rows of an evaluation has ``evaluation_begins(batches)``, too, which may go through the
+    loader's batches once before :meth:`evaluation` gets them one by one.
+    """
 
     def rows(self, arguments: TrainingArguments, train: Any, evaluation: Any) -> tuple[Any, Any]:
         """What the loaders go through in the place of the run's rows; called before the model is loaded.

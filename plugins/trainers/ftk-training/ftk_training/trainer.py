@@ -277,6 +277,8 @@ class ExactTrainer(Trainer):
         sums: dict[str, torch.Tensor] = {
             name: torch.zeros((), dtype=torch.float64) for name in ("rows", "items", "loss")
         }
+        if hasattr(self.loop, "evaluation_begins"):
+            self.loop.evaluation_begins(dataloader)
         for inputs in dataloader:
             for name, value in self._evaluate_batch(model, self._prepare_inputs(inputs)).items():
                 sums[name] = sums.get(name, 0) + torch.as_tensor(value, dtype=torch.float64).cpu()
