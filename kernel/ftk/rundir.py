@@ -199,7 +199,7 @@ def prepare(plan: Plan, folder: Path) -> bool:
         return True
     if record and record.get("status") == "failed" and not list(folder.glob("checkpoint-*")):
         return False  # an error in the YAML was mended; there is nothing that could be lost
-    if plan.value("overwrite_output_dir"):
+    if plan.value("overwrite_output_dir") and folder.is_dir():
         _throw_away(folder, record)
     if record is None or plan.value("overwrite_output_dir"):
         return False

@@ -11,6 +11,7 @@ import torch
 from ftk import ConfigError
 from ftk.options import fields_of
 
+from ftk_training.found_out import check_push
 from ftk_training.optims import check_optim
 from ftk_training.options import TrainingOptions
 from ftk_training.quick_imports import quick_imports
@@ -33,6 +34,7 @@ def make_arguments(run: Run) -> TrainingArguments:
     Raises ConfigError for combinations that transformers refuses, and for an optimizer that cannot work here.
     """
     check_optim(run)
+    check_push(run)
     options = run.options(TrainingOptions)
     known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
     values = {key: getattr(options, key) for key in fields_of(TrainingOptions) if key in known}

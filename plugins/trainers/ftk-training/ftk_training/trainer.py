@@ -20,6 +20,7 @@ from ftk import CheckpointError, ConfigError
 from ftk_training import checkpoints, learning
 from ftk_training.bad_loss import LossGuard
 from ftk_training.collator import Collator
+from ftk_training.found_out import check_best_metric
 from ftk_training.options import TrainingOptions
 from ftk_training.order import EpochOrder
 from ftk_training.progress import Progress, means, split
@@ -322,6 +323,10 @@ class ExactTrainer(Trainer):
         if self.loss is None:
             metrics[f"{prefix}_perplexity"] = math.exp(min(metrics[f"{prefix}_loss"], 700))
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=num_rows)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        check_best_metric(self.run, self.args.metric_for_best_model, metrics)
+        return bool(super()._determine_best_metric(metrics, trial))
 
     # Checkpoints
 
