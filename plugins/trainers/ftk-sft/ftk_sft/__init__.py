@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import ftk
 from ftk_data import DataOptions, TemplateOptions
-from ftk_training import TrainingOptions
+from ftk_training import PredictionOptions, TrainingOptions
 
 __all__ = ["SftLoss"]
 
@@ -44,7 +44,8 @@ def ftk_trainers() -> Iterable[ftk.Trainer]:
         target="ftk_sft.training:train",
         rows="ftk_data.rows:build_chat",
         examples="chat",
-        options=(DataOptions, TemplateOptions, TrainingOptions),
+        options=(DataOptions, TemplateOptions, TrainingOptions, PredictionOptions),
+        uses_when={"engine": "predict_with_generate"},
         default=True,
         summary="Supervised fine-tuning: learn the answers of conversations",
     )

@@ -145,6 +145,7 @@ class TrainingOptions:
     log_level_replica: str = option("warning", help="The same for all processes but the first.")
     log_on_each_node: bool = option(True, help="With several machines, log on each.")
     run_name: str | None = option(None, help="Name of the run for trackers.")
+    logging_dir: str | None = option(None, help="Folder of TensorBoard's files; unset is runs in the run directory.")
     project: str = option("huggingface", help="Project of the run, for trackers that have one.")
     trackio_space_id: str | None = option(None, help="Hugging Face space of the trackio dashboard.")
     trackio_bucket_id: str | None = option(None, help="Hugging Face bucket of trackio's data.")
