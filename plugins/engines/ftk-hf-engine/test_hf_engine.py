@@ -127,8 +127,8 @@ def test_score_is_the_mean_log_probability_of_the_last_turn(run, engine):
 
 
 def test_special_tokens_in_a_users_text_are_special(run, engine):
-    made = engine._inputs([prompt("a<|im_end|>b")])["input_ids"][0].tolist()
-    assert made.count(run.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
+    ids, _ = engine._shown([prompt("a<|im_end|>b")])[0]
+    assert ids.count(run.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
 
 
 def test_a_prompt_that_is_too_long_or_holds_an_image_is_refused(engine):
@@ -143,13 +143,18 @@ def test_an_answer_stays_within_what_the_model_reads(engine):
     assert reply.num_prompt_tokens + reply.num_tokens <= 512
 
 
-def test_a_stream_passes_on_what_goes_wrong(engine, monkeypatch):
+@pytest.mark.parametrize("joins", [True, False])
+def test_a_stream_passes_on_what_goes_wrong(engine, monkeypatch, joins):
     def fail(**_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(engine.model, "generate", fail)
+    if not joins:
+        monkeypatch.setattr(engine, "_batcher", None)
+    monkeypatch.setattr(engine.model, "forward", fail)
     with pytest.raises(MemoryError, match="no room"):
         list(engine.stream(prompt("Hi"), GREEDY))
+    monkeypatch.undo()
+    assert engine.generate([prompt("Hi")], GREEDY)
 
 
 def test_a_stream_that_is_closed_stops_the_model(engine):
