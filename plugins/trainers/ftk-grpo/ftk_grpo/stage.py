@@ -14,9 +14,8 @@ from ftk_rewards.judging import Judges
 from ftk_training import logprobs, rhythm
 from ftk_training.fitting import fit
 from ftk_training.logprobs import LogProbs
-from ftk_training.options import TrainingOptions
 from ftk_training.reference import Reference, reference_of
-from ftk_training.rollouts import ROLLOUT, Rolled, Rollouts
+from ftk_training.rollouts import ROLLOUT, Rolled, Rollouts, order_of
 
 from ftk_grpo import GrpoOptions, losses
 
@@ -65,9 +64,7 @@ class Grpo:
                 f"({rows} a forward pass, {batches} passes, {processes} processes), which are no whole groups. Set "
                 f"per_device_train_batch_size: {options.num_generations}, or another gradient_accumulation_steps"
             )
-        training = self.run.options(TrainingOptions)
-        in_order = training.disable_shuffling or training.train_sampling_strategy == "sequential"
-        seed = self.run.seed if training.data_seed is None else training.data_seed
+        shuffled, seed = order_of(self.run)
         made = rhythm.Rhythm(
             num_prompts=num_prompts,
             rows=rows,
@@ -75,7 +72,7 @@ class Grpo:
             group=options.num_generations,
             passes=options.num_iterations,
             seed=seed,
-            shuffled=not in_order,
+            shuffled=shuffled,
             num_processes=processes,
             process=arguments.process_index,
         )

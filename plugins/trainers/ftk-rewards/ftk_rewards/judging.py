@@ -43,6 +43,7 @@ class Judges:
                 f"{run.plan.config}: nothing judges the answers. Set reward_funcs (a name, or file.py:function of your "
                 "own) or reward_model"
             )
+        self._refuse_swapping()
         weights = run.options(RewardOptions).reward_weights or (1.0,) * len(self.names)
         if len(weights) != len(self.names):
             raise ConfigError(
@@ -50,6 +51,15 @@ class Judges:
                 f"({', '.join(self.names)})"
             )
         self.weights_J = torch.tensor(weights, dtype=torch.float64)
+
+    def _refuse_swapping(self) -> None:
+        """Before a model is loaded, what :class:`ftk_rewards.models.AdapterModel` would find."""
+        adapter, kind = self.run.plan.one("adapter"), self.run.options(RewardOptions).reward_model_type
+        if MODEL in self.names and kind == "lora" and getattr(adapter, "saves", "model") != "adapter":
+            raise ConfigError(
+                f"{self.run.plan.where('reward_model')}: reward_model_type lora takes turns with an adapter that "
+                "learns, and none does. Set finetuning_type: lora, or reward_model_type: full"
+            )
 
     def begin(self, trainer: ExactTrainer) -> None:
         """Load the reward model beside the trainer's."""

@@ -269,6 +269,8 @@ def save_weights(trainer: ExactTrainer, folder: str, state_dict: dict[str, Any] 
     with _as_loaded(trainer):
         if hasattr(model, "peft_config"):
             arguments = _of_adapter(trainer.run, model)
+            if len(model.peft_config) > 1:  # a reward's stands beside the one that learns
+                arguments["selected_adapters"] = model.active_adapters
         else:
             arguments = {"save_original_format": "checkpoint-" not in Path(folder).name}
         model.save_pretrained(folder, state_dict=state_dict, **arguments)

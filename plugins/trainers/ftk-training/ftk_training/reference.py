@@ -19,6 +19,7 @@ from ftk.config import Setting
 from ftk.plan import make_plan
 from ftk.run import Run
 
+from ftk_training import value_head
 from ftk_training.checkpoints import configs_of
 from ftk_training.learning import value
 from ftk_training.preference_options import ReferenceOptions
@@ -94,12 +95,13 @@ def _tell_continued(run: Run) -> None:
 
 
 def can_be_disabled(model: Any) -> bool:
-    """Whether all that learns in a model is an adapter that can be switched off."""
+    """Whether all that learns in a model is an adapter that can be switched off; a value head says no words."""
     if not hasattr(model, "disable_adapter") or not getattr(model, "peft_config", None):
         return False
     names = tuple(f".{name}" for name in model.peft_config)
     learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    return all(any(name.endswith(one) or f"{one}." in name for one in names) for name in learning)
+    heard = [name for name in learning if name not in value_head.KEYS]
+    return all(any(name.endswith(one) or f"{one}." in name for one in names) for name in heard)
 
 
 def _without_adapter(trainer: ExactTrainer) -> Callable[[Any], AbstractContextManager[Any]]:

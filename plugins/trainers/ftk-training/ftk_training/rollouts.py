@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from ftk_training import reporting
 from ftk_training.collator import IGNORED, Collator
+from ftk_training.options import TrainingOptions
 from ftk_training.rhythm import Rhythm, Slots
 from ftk_training.rollout_options import RolloutOptions
 
@@ -206,6 +207,14 @@ class Rollouts:
             "clipped_ratio": (num - sum(rolled.finished), num),
         }
 
+    def summed(self, own: Any) -> Any:
+        """The sum over all processes of a dataclass of numbers."""
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return own
+        values = torch.tensor(astuple(own), dtype=torch.float64, device=accelerator.device)
+        return type(own)(*accelerator.gather(values[None]).sum(dim=0).tolist())
+
     def answered(self, sets: Sequence[tuple[Any, Originals]], numbers: Sequence[int], seed: int) -> Rolled:
         """Answers to prompts, which are counted through all ``sets``, with the weights of this moment."""
         found = [_prompt(sets, number) for number in numbers]
@@ -369,6 +378,13 @@ def sampling_of(run: Run) -> Sampling:
     if sampling.num_beams > 1:
         raise ConfigError(f"{run.plan.where('num_beams')}: beams do not sample. Take it out")
     return sampling
+
+
+def order_of(run: Run) -> tuple[bool, int]:
+    """Whether prompts are shuffled, and the seed of their order."""
+    options = run.options(TrainingOptions)
+    in_order = options.disable_shuffling or options.train_sampling_strategy == "sequential"
+    return not in_order, run.seed if options.data_seed is None else options.data_seed
 
 
 @dataclass(frozen=True)
