@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ftk_data.joining import Joiner, Tokens
+
 if TYPE_CHECKING:
     from ftk import Media, Segment
     from numpy.typing import NDArray
@@ -118,22 +120,14 @@ class Encoder:
         """The tokens of some rows."""
         texts: Sequence[str]
         texts, learnt, weights, media, literal = zip(*chain.from_iterable(rows), strict=True) if any(rows) else [()] * 5
-        if self._prefixes:
-            guards = [guard for row in rows for guard in self._guards(row)]
-            tokens = self._all([guard + text for guard, text in zip(guards, texts, strict=True)], literal)
-            parts: list[Encoded] = [
-                _ids(one)[len(self._ids_of(guard)) :] for guard, one in zip(guards, tokens, strict=True)
-            ]
-        else:
-            parts = self._all(texts, literal)
-        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        ids_T, lengths = self._tokens(rows, texts, literal)
         trained = np.array(learnt, bool)
         edges = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
         sizes_R = np.fromiter(map(len, rows), np.int64, len(rows))
         firsts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes_R)))
         even = weights.count(1.0) == len(weights)
         return Batch(
-            np.fromiter(chain.from_iterable(map(_ids, parts)), np.int32, int(edges[-1])),
+            ids_T,
             np.repeat(trained, lengths),
             edges[firsts],
             edges[1:][_ends(sizes_R, trained, media)],
@@ -144,6 +138,19 @@ class Encoder:
                 if shown is not None
             ),
         )  # fmt: skip
+
+    def _tokens(self, rows: Sequence[Row], texts: Sequence[str], literal: Sequence[bool]) -> Tokens:
+        """The tokens of all segments."""
+        if self._prefixes:
+            guards = [guard for row in rows for guard in self._guards(row)]
+            tokens = self._all([guard + text for guard, text in zip(guards, texts, strict=True)], literal)
+            return _flat([_ids(one)[len(self._ids_of(guard)) :] for guard, one in zip(guards, tokens, strict=True)])
+        made = self._joiner.tokens(texts) if self._joiner and True not in literal else None
+        return made or _flat(self._all(texts, literal))
+
+    @cached_property
+    def _joiner(self) -> Joiner | None:
+        return None if self._backend is None else Joiner(self._backend, self.tokenizer.added_tokens_decoder)
 
     def _all(self, texts: Sequence[str], literal: Sequence[bool]) -> list[Encoded]:
         if True not in literal:
@@ -182,6 +189,11 @@ class Encoder:
 def _ids(one: Encoded) -> list[int]:
     """The tokens of one text. An encoding makes the list when it is asked, so that few lie around at once."""
     return one if one.__class__ is list else one.ids  # type: ignore[no-any-return]
+
+
+def _flat(parts: Sequence[Encoded]) -> Tokens:
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+    return Tokens(np.fromiter(chain.from_iterable(map(_ids, parts)), np.int32, int(lengths.sum())), lengths)
 
 
 def _ends(sizes_R: NDArray[np.int64], trained: NDArray[np.bool_], media: Sequence[Media | None]) -> NDArray[np.int64]:
