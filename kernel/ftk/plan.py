@@ -266,7 +266,8 @@ class _Planner:
         wanted = self.effective(kind.selector)
         if kind.many:
             named = [one for one in wanted if one != "none" and not (kind.own_code and ":" in one)]
-            return [self.registry.find(name, one) for one in named]
+            named += [spec.name for spec in self.registry.specs(name).values() if is_on(self.effective(str(spec.switch)))]
+            return [self.registry.find(name, one) for one in dict.fromkeys(named)]
         if not wanted:
             specs = self.registry.specs(name).values()
             default = next((one for one in specs if one.switch and is_on(self.effective(one.switch))), None)

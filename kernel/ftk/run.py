@@ -266,16 +266,16 @@ class Run:
     def log(self, step: int, metrics: Metrics) -> None:
         """Report the metrics of an optimizer step (from 1) to trackers and observers."""
         for name, tracker in self._trackers:
-            try:
+            with _no_end_of_the_run(name):
                 tracker.log(step, metrics)
-            except Exception as error:  # a tracker must not end a run
-                log.warning("tracker %s failed at step %d: %s: %s", name, step, type(error).__name__, error)
         self.emit("ftk_step_finished", step=step, metrics=metrics)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Start the trackers and observers, and tell them how the block ended."""
-        self._trackers = [(spec.name, spec.load()(self)) for spec in self.plan.chosen.get("tracker", ())]
+        """Start the trackers, in the first process, and the observers, and tell them how the block ended."""
+        for spec in self.plan.chosen.get("tracker", ()) if os.environ.get("RANK", "0") == "0" else ():
+            with _no_end_of_the_run(spec.name):
+                self._trackers.append((spec.name, spec.load()(self)))
         self.emit("ftk_run_started")
         error: BaseException | None = None
         try:
@@ -284,9 +284,19 @@ class Run:
             error = raised
             raise
         finally:
-            for _, tracker in self._trackers:
-                tracker.close(error)
+            for name, tracker in self._trackers:
+                with _no_end_of_the_run(name):
+                    tracker.close(error)
             self.emit("ftk_run_finished", error=error)
+
+
+@contextmanager
+def _no_end_of_the_run(tracker: str) -> Iterator[None]:
+    """What a tracker raises when it starts, logs or closes is reported, and nothing more."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("tracker %s failed: %s: %s", tracker, type(error).__name__, error)
 
 
 class Record:

@@ -51,7 +51,7 @@ def make_arguments(run: Run) -> TrainingArguments:
 
 OWN = frozenset(
     {"compute_accuracy", "disable_gradient_checkpointing", "disable_shuffling", "early_stopping_steps",
-     "exploding_loss", "on_bad_loss", "padding_free", "plot_loss", "pure_bf16", "use_reentrant_gc"}
+     "exploding_loss", "logging_dir", "on_bad_loss", "padding_free", "plot_loss", "pure_bf16", "use_reentrant_gc"}
 )  # fmt: skip
 """Options that transformers does not know and ftk acts on itself."""
 

@@ -27,7 +27,6 @@ RENAMED = (
 
 DROPPED = (
     Replaced("save_safetensors", note="weights are always saved as safetensors"),
-    Replaced("logging_dir", note="each tracker has its own folder option"),
     Replaced("include_tokens_per_second", note="tokens per second are always in trainer_log.jsonl"),
     Replaced("include_effective_tokens_per_second", note="tokens per second are always in trainer_log.jsonl"),
     Replaced("fp16_backend", note="mixed precision is torch's own"),
