@@ -23,6 +23,7 @@ from ftk_training.collator import Collator
 from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).with_name("golden_losses.txt")
+FORMULAS = Path(__file__).resolve().parents[4] / "shared" / "golden" / "preference_losses.json"
 WORDS = ("one", "two", "three")
 ROWS = [
     {
@@ -71,6 +72,15 @@ def log_of(done):
 
 def losses(done):
     return [line["loss"] for line in log_of(done) if "loss" in line]
+
+
+@pytest.mark.skipif(not FORMULAS.exists(), reason="the file of golden losses is not beside the repository")
+def test_losses_are_those_of_the_golden_file(monkeypatch):
+    (case,) = (case for case in json.loads(FORMULAS.read_text()) if case["loss"] == "reward_bt")
+    given = [torch.tensor(case["inputs"][side]) for side in ("chosen", "rejected")]
+    for number, wanted in enumerate(case["expected_per_pair"]):
+        monkeypatch.setattr("ftk_rm.training.rewards", lambda *_, at=number: [one[at : at + 1] for one in given])
+        assert float(RewardLoss()(None, {})[0]) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_the_plugin_keeps_the_contract():
