@@ -6,13 +6,13 @@ saved adapters, whatever they are, and makes a new one from what ``config_of`` r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import ftk
 
-__all__ = ["BASE", "LoraVariant", "PeftOptions"]
+__all__ = ["BASE", "LoraVariant", "NamedAdapterOptions", "PeftOptions"]
 
 BASE = "changed_base"
 """Folder in the run directory of a base model that a variant has changed."""
@@ -31,6 +31,15 @@ class PeftOptions:
     )  # fmt: skip
     adapter_folder: str | None = ftk.option(
         None, help="Folder inside of each adapter_name_or_path that holds the adapter.", needs=("adapter_name_or_path",)
+    )
+
+
+@ftk.options
+class NamedAdapterOptions:
+    """Adapters beside the model that answers; engines that can switch between them carry this class."""
+
+    lora_modules: Mapping[str, str] | None = ftk.option(
+        None, help="Adapters that answer when a request names them, name to folder: `{french: saves/french}`."
     )
 
 

@@ -52,14 +52,14 @@ def apply(model: Any, run: Run, trainable: bool, config_of: ConfigOf) -> Any:
     return continued(model, paths[-1], run) if keep_last else new(model, config_of(model, run), run)
 
 
-def find_adapter(path: str, run: Run) -> str:
-    """The folder of an adapter, or its name on the hub. Raises ModelError for a folder that is none.
+def find_adapter(path: str, run: Run, key: str = "adapter_name_or_path") -> str:
+    """The folder of an adapter that ``key`` names, or its name on the hub. Raises ModelError for a folder that is none.
 
     ``adapter_folder`` is looked for in it; an adapter that lies in the folder itself is taken, too, because a run's own
     result does not share the layout of what it began with.
     """
-    folder, inner = Path(path).expanduser(), run.options(PeftOptions).adapter_folder
-    where = run.plan.where("adapter_name_or_path")
+    folder, inner = Path(path).expanduser(), run.value("adapter_folder")
+    where = run.plan.where(key)
     if folder.is_dir():
         if inner and (folder / inner).is_dir():
             folder = folder / inner

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import ftk
 from ftk_data import TemplateOptions
+from ftk_peft import NamedAdapterOptions
 
 
 @ftk.hookimpl
@@ -14,7 +15,7 @@ def ftk_inference_engines() -> Iterator[ftk.Engine]:
         "huggingface",
         target="ftk_hf_engine.engine:build",
         default=True,
-        options=TemplateOptions,
+        options=(TemplateOptions, NamedAdapterOptions),
         reads=("use_cpu",),
         summary="transformers' own generation",
     )

@@ -11,6 +11,7 @@ import torch
 from ftk import DataError, Prompt, Reply, Sampling
 from ftk_data import renderer
 from ftk_data.prompts import PromptEncoder
+from ftk_peft import NamedAdapterOptions
 
 from ftk_hf_engine.alone import Alone
 from ftk_hf_engine.answers import Answer
@@ -22,6 +23,7 @@ from ftk_hf_engine.scoring import log_probs
 if TYPE_CHECKING:
     from ftk.run import Run
     from ftk.types import Media, MediaEncoder
+    from ftk_peft.named import NamedAdapters
 
 
 def build(run: Run, model: Any) -> HuggingfaceEngine:
@@ -31,7 +33,13 @@ def build(run: Run, model: Any) -> HuggingfaceEngine:
     if torch.accelerator.is_available() and not on_cpu and not placed:
         model = model.to(torch.accelerator.current_accelerator())
     media = run.media if run.processor is not None else None  # without one a model that sees can still read
-    return HuggingfaceEngine(model, run.tokenizer, renderer(run), media)
+    adapters = None
+    if run.options(NamedAdapterOptions).lora_modules:
+        from ftk_peft.named import NamedAdapters
+
+        adapters = NamedAdapters(model, run)
+        model = adapters.model
+    return HuggingfaceEngine(model, run.tokenizer, renderer(run), media, adapters)
 
 
 class HuggingfaceEngine:
@@ -44,8 +52,13 @@ class HuggingfaceEngine:
     seed and of its place in the call, so they do not depend on who else is answered.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, template: Any, media: MediaEncoder | None = None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, template: Any, media: MediaEncoder | None = None,
+        named: NamedAdapters | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.tokenizer, self.template, self.media = model, tokenizer, template, media
+        self.adapters = named.names if named is not None else ()
+        self._named = named
         self._turn = threading.RLock()
         self._prompts = PromptEncoder(template, tokenizer, media)
         added = tokenizer.get_added_vocab()
@@ -156,4 +169,8 @@ class HuggingfaceEngine:
     def _answering(self, adapter: str | None = None) -> Iterator[None]:
         """The model for one step alone, with this adapter."""
         with self._turn:
+            if self._named is not None:
+                self._named.use(adapter)
+            elif adapter is not None:
+                raise DataError(f"adapter {adapter}: is not there. lora_modules names those that can be asked for")
             yield
