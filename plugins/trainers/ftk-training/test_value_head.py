@@ -56,7 +56,7 @@ def test_the_logits_are_not_computed_for_them_and_are_there_for_who_wants_both(t
     values(model, {"input_ids": IDS_BT})
     assert seen == [0]
     both = model(input_ids=IDS_BT)
-    assert both.logits.shape[:2] == both["values"].shape == IDS_BT.shape
+    assert both.logits.shape[:2] == both["token_values"].shape == IDS_BT.shape
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,7 +1,7 @@
 """A number for every position of a text: a linear layer on the last hidden states of any language model.
 
 It is TRL's ``AutoModelForCausalLMWithValueHead`` (``v_head.summary`` of width 1, with dropout before it) without the
-wrapper: the head is a module ``v_head`` of the model itself, and the model's output gets ``values``. So adapters,
+wrapper: the head is a module ``v_head`` of the model itself, and the model's output gets ``token_values``. So adapters,
 quantised weights, checkpointing and every wrapper for several devices work as they do without it, and the head's
 gradient takes part in theirs. It computes in float32, whatever the model does.
 
@@ -60,7 +60,7 @@ class ValueHead(nn.Module):
 
 
 def attach(model: Any, *, dropout: float = 0.0, seed: int = 0) -> ValueHead:
-    """Give a model a value head, random as of ``seed``, and let its output hold ``values`` (B, T) from now on.
+    """Give a model a value head, random as of ``seed``, and let its output hold ``token_values`` (B, T) from now on.
 
     Call it when adapters are in place. A model that has one keeps it. Raises ModelError for a model without a decoder
     whose hidden states could be heard.
@@ -96,7 +96,7 @@ def values(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
     inputs = {name: one for name, one in batch.items() if name not in ("labels", "shift_labels", "loss_weights")}
     if "logits_to_keep" in inspect.signature(_base(inner).forward).parameters:
         inputs["logits_to_keep"] = torch.zeros(0, dtype=torch.int64, device=inputs["input_ids"].device)
-    found: torch.Tensor | None = model(**inputs, use_cache=False).get("values")
+    found: torch.Tensor | None = model(**inputs, use_cache=False).get("token_values")
     if found is None:
         raise ModelError(f"{type(inner).__name__}: its hidden states cannot be heard, so it can have no value head")
     return found
@@ -152,7 +152,8 @@ def _say(model: nn.Module, _: Any, output: Any) -> Any:
     hidden_BTH = decoder_of(model).__dict__.pop(HEARD, None)
     head = head_of(model)
     if hidden_BTH is not None and head is not None and isinstance(output, dict):
-        output["values"] = head(hidden_BTH)
+        # not "values": an output is a dict whose keys are attributes, too, and DDP calls its values()
+        output["token_values"] = head(hidden_BTH)
     return output
 
 
