@@ -1,4 +1,4 @@
-"""ORPO against the golden values that were made from the paper, and its formula written naively with the math module."""
+"""ORPO against the golden values that were made from the paper, and its formula written naively."""
 
 import json
 import math
