@@ -88,7 +88,7 @@ def _refuse_impossible(trainer: ExactTrainer) -> None:
     run, spec = trainer.run, cast("Engine", trainer.run.plan.one("engine"))
     if trainer.options.do_train and not spec.loads_model:
         raise ConfigError(
-            f"{run.plan.where('infer_backend')}: {spec.name} loads the weights from files, so it cannot answer with a "
+            f"{run.plan.where('infer_backend')}: loads the weights from files, so it cannot answer with a "
             "model that is training. Leave it out, or predict afterwards: ftk predict"
         )
     if trainer.is_fsdp_enabled or (trainer.is_deepspeed_enabled and _is_zero3()):

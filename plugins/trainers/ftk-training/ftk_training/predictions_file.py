@@ -28,6 +28,7 @@ class PredictionsFile:
         self.path, self.facts = path, rundir.plain(facts)
         self.state = path.with_suffix(".state.json")
         self.predictions: list[Prediction] = []
+        self._size = 0
 
     def open(self, multiple: int, *, anew: bool = False) -> int:
         """How many answers are there already, a multiple of ``multiple`` or all; the rest of a batch is made again.
@@ -40,14 +41,21 @@ class PredictionsFile:
             del self.predictions[len(self.predictions) // multiple * multiple :]
         rundir.make(self.path.parent)
         rundir.write_text(self.path, "".join(map(_line, self.predictions)))
+        self._size = self.path.stat().st_size
         rundir.write_text(self.state, json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n")
         return len(self.predictions)
 
     def append(self, predictions: Sequence[Prediction]) -> None:
-        """Write the next answers. Raises CheckpointError when the disk is full; what was written stays."""
+        """Write the next answers.
+
+        Raises CheckpointError when the disk is full, what was written stays; and when another process writes, too.
+        """
         try:
             with self.path.open("a", encoding="utf-8") as file:
+                if file.tell() != self._size:
+                    raise CheckpointError(f"{self.path}: another process has written into it. End that one first")
                 file.write("".join(map(_line, predictions)))
+                self._size = file.tell()
         except OSError as cause:
             raise CheckpointError(f"{self.path}: cannot be written: {cause.strerror}. {rundir.KEPT}") from cause
         self.predictions += predictions
