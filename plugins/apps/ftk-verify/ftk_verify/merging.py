@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ftk.run import Run
 
 STIRRED = 0.02
-"""Standard deviation of what is added to the weights of a new adapter: many start at zero and learn little in a step."""
+"""Standard deviation of what is added to the weights of a new adapter: many start at zero, and learn little at once."""
 MOST_TOKENS = 256
 
 

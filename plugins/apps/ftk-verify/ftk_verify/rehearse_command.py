@@ -18,8 +18,8 @@ from rich.text import Text
 def rehearse(config: str, words: Sequence[str]) -> None:
     """Try the whole run that CONFIG describes, on the CPU, with a small random model of the same architecture.
 
-    It goes through training, evaluation, checkpoints, reloading, answering and exporting with a few rows of the data, in
-    a temporary folder. What would fail after hours fails now, with the same line.
+    It goes through training, evaluation, checkpoints, reloading, answering and exporting with a few rows of the data,
+    in a temporary folder. What would fail after hours fails now, with the same line.
     """
     began = time.monotonic()
     console = Console(highlight=False)

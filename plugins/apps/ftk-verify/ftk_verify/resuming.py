@@ -20,7 +20,8 @@ def resumed_equals_uninterrupted(bench: Bench) -> Outcome:
             raise NotApplicable(f"{key}: true gives that up")
     sizes = {key: min(2, bench.plan.value(key)) for key in BATCH if key in known}
     settings: dict[str, Any] = {
-        "steps": STEPS, "num_rows": 12, "save_strategy": "steps", "save_steps": SAVED, "save_total_limit": None, **sizes,
+        "steps": STEPS, "num_rows": 12, "save_strategy": "steps", "save_steps": SAVED, "save_total_limit": None,
+        **sizes,
     }  # fmt: skip
     whole = bench.train(prepare=lambda model: refuse_small_disk(model, bench.folder), **settings)
     checkpoint = whole.folder / f"checkpoint-{SAVED}"

@@ -14,17 +14,12 @@ from typing import Any
 
 from ftk import ModelError
 
-LAYERS = ("num_hidden_layers", "depth", "num_layers", "encoder_layers", "decoder_layers")
+from ftk_verify.layers import cut_layers, first, put, read
+
 HEADS = ("num_attention_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads")
 KEY_HEADS = ("num_key_value_heads", "num_kv_heads", "num_global_key_value_heads")
 WIDTHS = ("embed_dim", "hidden_size", "d_model", "word_embed_proj_dim")
 """Names of one thing in different configs; the first that a config has counts, aliases of the class included."""
-
-PERIODS = (
-    "attn_layer_period", "expert_layer_period", "full_attention_interval", "sliding_window_pattern",
-    "interleave_moe_layer_step", "moe_layer_frequency", "global_attn_every_n_layers", "hybrid_override_period",
-)  # fmt: skip
-"""Every so manieth layer is of another kind."""
 
 CAPPED: Mapping[str, int] = {
     "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4, "moe_num_shared_experts": 1,
@@ -35,15 +30,16 @@ CAPPED: Mapping[str, int] = {
     "hidden_size_per_layer_input": 16, "num_kv_shared_layers": 0, "num_nextn_predict_layers": 0,
     "altup_num_inputs": 2, "laurel_rank": 8, "max_window_layers": 1, "index_n_heads": 4, "index_head_dim": 16,
     "index_topk": 16, "adapter_rank": 8, "lora_rank": 8, "moe_layer_start_index": 1,
-    "decoder_sparse_step": 1, "num_mem_blocks": 1, "pyramid": 1,
+    "decoder_sparse_step": 1,
 }  # fmt: skip
 """What is made this small where it is larger; zero and nothing stay what they are."""
 
 SCALED = (
     "intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "intermediate_size_mlp", "n_inner",
-    "ffn_dim", "ffn_hidden_size", "mlp_hidden_size", "encoder_ffn_dim", "decoder_ffn_dim", "moe_shared_expert_intermediate_size",
-    "shared_intermediate_size", "dense_intermediate_size", "expert_ffn_hidden_size", "conv_dim", "conv_dim_out",
-    "block_ff_dim", "lru_width", "projection_dim", "attention_hidden_size", "zero_expert_num", "expert_dim",
+    "ffn_dim", "ffn_hidden_size", "mlp_hidden_size", "encoder_ffn_dim", "decoder_ffn_dim",
+    "moe_shared_expert_intermediate_size", "shared_intermediate_size",
+    "dense_intermediate_size", "expert_ffn_hidden_size", "conv_dim", "conv_dim_out",
+    "block_ff_dim", "lru_width", "projection_dim", "attention_hidden_size",
 )  # fmt: skip
 """Widths that go with the hidden size."""
 
@@ -77,12 +73,12 @@ def shrunk(config: Any, least: int = 64) -> Any:
     """
     made = copy.deepcopy(config)
     text = made.get_text_config(decoder=True)
-    before = _first(text, WIDTHS)
+    before = first(text, WIDTHS)
     parts = list(_parts(made))
     needed = _layers_read(made)
     for part in parts:
         _shrink_part(part, least, needed if part is not text else 2)
-    after = _first(text, WIDTHS)
+    after = first(text, WIDTHS)
     if before is None or after is None:
         raise ModelError(f"{made.model_type}: its config names no hidden size, so it cannot be shrunk")
     for part in parts:
@@ -110,36 +106,11 @@ def _layers_read(config: Any) -> int:
     return max([2, *(-one if one < 0 else one + 1 for one in numbers)])
 
 
-def _first(part: Any, names: Sequence[str]) -> tuple[str, int] | None:
-    """The first of the names that a config has as a number."""
-    for name in names:
-        value = _value(part, name)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return name, value
-    return None
-
-
-def _value(part: Any, name: str) -> Any:
-    """A field, None where there is none; of one that differs from layer to layer the config's own (Gemma 4)."""
-    try:
-        return getattr(part, name, None)
-    except (NotImplementedError, AttributeError, TypeError, KeyError):
-        return None
-    except RuntimeError:
-        return vars(part).get(name)
-
-
-def _set(part: Any, name: str, value: Any) -> None:
-    """Set a field, unless the class computes it."""
-    if not isinstance(getattr(type(part), name, None), property):
-        setattr(part, name, value)
-
-
 def _shrink_part(part: Any, least: int, least_layers: int) -> None:
     own = part.to_dict().get("per_layer_config") or {}  # values of single layers that differ from the config's own
     if own:
         part.per_layer_config = None
-    own = _cut_layers(part, least_layers, {int(layer): values for layer, values in own.items()})
+    own = cut_layers(part, least_layers, {int(layer): values for layer, values in own.items()})
     widths = _widths(part, least)
     if widths is None:
         return
@@ -149,30 +120,30 @@ def _shrink_part(part: Any, least: int, least_layers: int) -> None:
             for place, values in own.items()
         }
     for name in WIDTHS:
-        if _value(part, name) == widths.hidden:
-            _set(part, name, widths.new_hidden)
+        if read(part, name) == widths.hidden:
+            put(part, name, widths.new_hidden)
     _set_heads(part, widths)
     for name in SCALED:
-        value = _value(part, name)
+        value = read(part, name)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            _set(part, name, widths.scaled(value))
+            put(part, name, widths.scaled(value))
         elif isinstance(value, list) and value:
-            _set(part, name, [widths.scaled(one) for one in value])
+            put(part, name, [widths.scaled(one) for one in value])
     for name, most in CAPPED.items():
-        value = _value(part, name)
+        value = read(part, name)
         if isinstance(value, int) and not isinstance(value, bool) and value > most:
-            _set(part, name, most)
+            put(part, name, most)
     _fit_states(part, widths)
     _fit_positions(part, widths)
 
 
 def _widths(part: Any, least: int) -> Widths | None:
-    hidden, heads = _first(part, WIDTHS), _first(part, HEADS)
+    hidden, heads = first(part, WIDTHS), first(part, HEADS)
     if hidden is None:
         return None
     if heads is None:
         return Widths(hidden[1], 1, hidden[1], least, 1, least)
-    given = _value(part, "head_dim")
+    given = read(part, "head_dim")
     head = given if isinstance(given, int) and given > 0 else max(1, hidden[1] // heads[1])
     new_heads = min(4, heads[1])
     new_head = max(16, least // new_heads)
@@ -186,7 +157,7 @@ def _widths(part: Any, least: int) -> Widths | None:
 def _rotates(part: Any, head: int, new_head: int) -> bool:
     """Whether rotary positions can be scaled to a new size of heads: an even number, and something of each axis."""
     for rope in _ropes(part):
-        share = rope.get("partial_rotary_factor") or _value(part, "partial_rotary_factor") or 1.0
+        share = rope.get("partial_rotary_factor") or read(part, "partial_rotary_factor") or 1.0
         if int(new_head * share) % 2 or int(new_head * share) < 2:
             return False
         if (section := rope.get("mrope_section")) and sum(section) * new_head // head < len(section):
@@ -196,45 +167,45 @@ def _rotates(part: Any, head: int, new_head: int) -> bool:
 
 def _set_heads(part: Any, widths: Widths) -> None:
     """Heads, and key heads in the same sort of ratio: one for all, some for each group, or one each."""
-    latent = _value(part, "qk_rope_head_dim") is not None
+    latent = read(part, "qk_rope_head_dim") is not None
     for name in KEY_HEADS:
-        value = _value(part, name)
+        value = read(part, name)
         if isinstance(value, int) and value > 0:
             grouped = 1 if value == 1 else max(1, widths.new_heads // 2)
-            _set(part, name, widths.new_heads if value == widths.heads or latent else grouped)
+            put(part, name, widths.new_heads if value == widths.heads or latent else grouped)
     for name in HEADS:
-        if _first(part, (name,)):
-            _set(part, name, widths.new_heads)
+        if first(part, (name,)):
+            put(part, name, widths.new_heads)
     for name in ("head_dim", "global_head_dim", "attention_head_dim", "kv_channels", "swa_head_dim"):
-        if isinstance(_value(part, name), int) or (name == "head_dim" and name in dir(part)):
-            _set(part, name, min(8, _value(part, "qk_rope_head_dim") or 8) if latent else widths.new_head)
-    if _value(part, "attention_head_dim") and _value(part, "attention_hidden_size"):  # Zamba 2
-        _set(part, "attention_head_dim", part.attention_hidden_size // widths.new_heads)
-    if isinstance(rotary := _value(part, "rotary_dim"), int):
-        _set(part, "rotary_dim", max(2, rotary * widths.new_head // widths.head // 2 * 2))
+        if isinstance(read(part, name), int) or (name == "head_dim" and name in dir(part)):
+            put(part, name, min(8, read(part, "qk_rope_head_dim") or 8) if latent else widths.new_head)
+    if read(part, "attention_head_dim") and read(part, "attention_hidden_size"):  # Zamba 2
+        put(part, "attention_head_dim", part.attention_hidden_size // widths.new_heads)
+    if isinstance(rotary := read(part, "rotary_dim"), int):
+        put(part, "rotary_dim", max(2, rotary * widths.new_head // widths.head // 2 * 2))
 
 
 def _fit_states(part: Any, widths: Widths) -> None:
     """State spaces: heads times their size are the inner width, which groups divide."""
-    if isinstance(_value(part, "time_step_rank"), int):
-        _set(part, "time_step_rank", max(1, widths.new_hidden // 16))
-    if isinstance(_value(part, "mamba_dt_rank"), int):
-        _set(part, "mamba_dt_rank", max(1, widths.new_hidden // 16))
+    if isinstance(read(part, "time_step_rank"), int):
+        put(part, "time_step_rank", max(1, widths.new_hidden // 16))
+    if isinstance(read(part, "mamba_dt_rank"), int):
+        put(part, "mamba_dt_rank", max(1, widths.new_hidden // 16))
     expand = next(
-        (found for name in ("mamba_expand", "expand") if isinstance(found := _value(part, name), int | float)), 2
+        (found for name in ("mamba_expand", "expand") if isinstance(found := read(part, name), int | float)), 2
     )
     inner = int(expand * widths.new_hidden)
     for name in ("mamba_d_ssm", "mamba_intermediate_size"):
-        if isinstance(_value(part, name), int):
-            _set(part, name, inner)
+        if isinstance(read(part, name), int):
+            put(part, name, inner)
     for count, size in STATE_HEADS:
-        if isinstance(_value(part, count), int):
-            _set(part, count, inner // 16)
-            _set(part, size, 16)
+        if isinstance(read(part, count), int):
+            put(part, count, inner // 16)
+            put(part, size, 16)
     for name in ("n_groups", "mamba_n_groups", "mamba_ngroups"):
-        if isinstance(value := _value(part, name), int):
-            _set(part, name, min(value, 2))
-    if isinstance(_value(part, "linear_num_value_heads"), int):
+        if isinstance(value := read(part, name), int):
+            put(part, name, min(value, 2))
+    if isinstance(read(part, "linear_num_value_heads"), int):
         sizes = {
             "linear_num_value_heads": 4,
             "linear_num_key_heads": 2,
@@ -242,15 +213,15 @@ def _fit_states(part: Any, widths: Widths) -> None:
             "linear_value_head_dim": 16,
         }
         for name, value in sizes.items():
-            _set(part, name, value)
+            put(part, name, value)
     if (
-        _first(part, ("state_size",))
-        and _value(part, "num_heads")
-        and _value(part, "head_dim")
-        and not _value(part, "num_key_value_heads")
+        first(part, ("state_size",))
+        and read(part, "num_heads")
+        and read(part, "head_dim")
+        and not read(part, "num_key_value_heads")
     ):
-        _set(part, "num_heads", inner // 16)  # Mamba 2
-        _set(part, "head_dim", 16)
+        put(part, "num_heads", inner // 16)  # Mamba 2
+        put(part, "head_dim", 16)
 
 
 STATE_HEADS = (
@@ -262,7 +233,7 @@ STATE_HEADS = (
 
 def _ropes(part: Any) -> list[dict[str, Any]]:
     """The parameters of rotary positions, one for each kind of layer where these differ."""
-    found = _value(part, "rope_parameters") or _value(part, "rope_scaling")
+    found = read(part, "rope_parameters") or read(part, "rope_scaling")
     if not isinstance(found, dict):
         return []
     inner = [one for one in found.values() if isinstance(one, dict)]
@@ -271,7 +242,7 @@ def _ropes(part: Any) -> list[dict[str, Any]]:
 
 def _fit_positions(part: Any, widths: Widths) -> None:
     for rope in _ropes(part):
-        share = rope.get("partial_rotary_factor") or _value(part, "partial_rotary_factor") or 1.0
+        share = rope.get("partial_rotary_factor") or read(part, "partial_rotary_factor") or 1.0
         half = int(widths.new_head * share) // 2
         for name in ("long_factor", "short_factor"):
             if name in rope:
@@ -287,55 +258,8 @@ def shared_out(total: int, parts: Sequence[int]) -> list[int]:
     return made
 
 
-def _cut_layers(part: Any, least: int, own: Mapping[int, Any]) -> dict[int, Any]:
-    """Leave of each kind of layers one, in their order, and at least ``least``; returns the ``own`` values of these."""
-    found = _first(part, LAYERS)
-    if found is None:
-        return {}
-    name, total = found
-    lists, indices = _layer_lists(part, total)
-    kinds = [
-        (repr(own.get(i)), *(repr(values[i]) for values in lists.values()), *(i in one for one in indices.values()))
-        for i in range(total)
-    ]
-    least = max(least, *(int(_value(part, key) or 0) for key in PERIODS)) if not lists else least
-    picked = sorted({kinds.index(kind) for kind in kinds})
-    for i in range(total):
-        if len(picked) >= min(least, total):
-            break
-        if i not in picked:
-            picked.append(i)
-    picked.sort()
-    for key, values in lists.items():
-        _set(part, key, [values[i] for i in picked])
-    for key, members in indices.items():
-        _set(part, key, [place for place, i in enumerate(picked) if i in members])
-    for key in LAYERS:
-        if _value(part, key) == total:
-            _set(part, key, len(picked))
-    return {place: own[i] for place, i in enumerate(picked) if i in own}
-
-
-def _layer_lists(part: Any, total: int) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
-    """Fields that say something of every layer, and those that list some layers."""
-    lists: dict[str, list[Any]] = {}
-    indices: dict[str, list[int]] = {}
-    for key, value in vars(part).items():
-        if not isinstance(value, list | tuple) or not value:
-            continue
-        numbers = [one for one in value if isinstance(one, int) and 0 <= one < total]
-        listed = len(numbers) == len(value) and numbers == sorted(set(numbers))
-        if listed and key.endswith(("_indexes", "_indices", "_idxs", "_ids", "_layers")):
-            indices[key] = numbers
-        elif len(value) == total:
-            lists[key] = list(value)
-    return lists, indices
-
-
 def _fit_to_text(part: Any, before: int, after: int) -> None:
-    names = (
-        OF_TEXT if _value(part, "embed_dim") is not None else tuple(name for name in OF_TEXT if name != "hidden_size")
-    )
+    names = OF_TEXT if read(part, "embed_dim") is not None else tuple(name for name in OF_TEXT if name != "hidden_size")
     for name in names:
-        if isinstance(_value(part, name), int):
-            _set(part, name, after)
+        if isinstance(read(part, name), int):
+            put(part, name, after)
