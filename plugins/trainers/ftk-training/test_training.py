@@ -130,9 +130,9 @@ def test_what_transformers_refuses_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_prediction_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="do_predict"):
-        plan_in(tmp_path, do_predict=True)
+def test_a_run_trains_unless_it_is_to_predict_and_nothing_else_is_said(tmp_path):
+    for given, trains in (({}, True), ({"do_predict": True}, False), ({"do_predict": True, "do_train": True}, True)):
+        assert plan_in(tmp_path, **given).value("do_train") is trains
 
 
 # Collator
@@ -660,8 +660,7 @@ def test_a_loss_of_a_stage_is_summed_over_items_as_the_models_own_is(ftk_run, tm
 
     more = {"gradient_accumulation_steps": 3, "val_size": 3, "do_eval": True, "dataset": uneven_rows(tmp_path)}
     wanted = ftk_run(**FULL, **more, output_dir=str(tmp_path / "wanted"))
-    fit = fitting.fit
-    monkeypatch.setattr(fitting, "fit", lambda run: fit(run, loss=loss, count=count))
+    monkeypatch.setattr("ftk_sft.training.train", lambda run: fitting.fit(run, loss=loss, count=count))
     got = ftk_run(**FULL, **more)
     assert losses_of(got.folder) == pytest.approx(losses_of(wanted.folder), rel=1e-5)
     assert got.metrics["eval_loss"] == pytest.approx(wanted.metrics["eval_loss"], rel=1e-5)

@@ -26,7 +26,7 @@ from accelerate.utils import extract_model_from_parallel
 from ftk import CheckpointError, ModelError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import distributed, nn
 
 from ftk_training import learning
 
@@ -148,13 +148,24 @@ def _hear(decoder: nn.Module, _: Any, output: Any) -> None:
     decoder.__dict__[HEARD] = output[0] if isinstance(output, tuple) else output.last_hidden_state
 
 
+class Spread(dict[str, Any]):
+    """An output as DDP lets it through: it takes transformers' outputs apart and puts them together without what their
+    classes do not know."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
 def _say(model: nn.Module, _: Any, output: Any) -> Any:
     hidden_BTH = decoder_of(model).__dict__.pop(HEARD, None)
     head = head_of(model)
     if hidden_BTH is not None and head is not None and isinstance(output, dict):
         # not "values": an output is a dict whose keys are attributes, too, and DDP calls its values()
         output["token_values"] = head(hidden_BTH)
-    return output
+    return Spread(output) if torch.is_grad_enabled() and distributed.is_initialized() else output
 
 
 # Training
