@@ -16,10 +16,10 @@ from ftk.opening import open_run
 from ftk.run import Run
 from ftk.testing import check_plugin, run_in
 from ftk.testing.runs import plan_in
-from ftk_rm.pairs import Pairs
-from ftk_rm.training import RewardLoss, num_pairs, rewards
+from ftk_rm.training import RewardLoss, rewards
 from ftk_training import value_head
 from ftk_training.collator import Collator
+from ftk_training.pairs import PairCollator, num_pairs
 from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).with_name("golden_losses.txt")
@@ -45,7 +45,12 @@ SETTINGS = {
     "learning_rate": 1e-3,
     "cutoff_len": 128,
 }
-LAYOUTS = {"padded": {}, "joined": {"padding_free": True}, "packed": {"packing": True}}
+LAYOUTS = {
+    "padded": {"share_prompts": False},
+    "joined": {"padding_free": True},
+    "packed": {"packing": True, "share_prompts": False},
+    "shared": {"share_prompts": True},
+}
 METHODS = {
     "lora": {"finetuning_type": "lora", "lora_rank": 4},
     "full": {"finetuning_type": "full"},
@@ -110,12 +115,14 @@ def test_a_run_that_was_killed_after_its_second_step_goes_on_with_the_same_losse
     assert not list(again.folder.rglob("value_head.bin"))
 
 
-@pytest.mark.parametrize("padding_free", [False, True])
-def test_a_batch_of_8_is_4_times_2_is_8_times_1_in_loss_metrics_and_gradients(tmp_path, padding_free):
+@pytest.mark.parametrize("layout", ["padded", "joined", "shared"])
+def test_a_batch_of_8_is_4_times_2_is_8_times_1_in_loss_metrics_and_gradients(tmp_path, layout):
     """One step of plain gradient descent, so that what moved is the gradient."""
     plain = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "finetuning_type": "full"}
     plain |= {"train_sampling_strategy": "sequential", "num_train_epochs": 1}
-    whole = run(tmp_path, "8", per_device_train_batch_size=8, gradient_accumulation_steps=1, **plain)
+    whole = run(
+        tmp_path, "8", share_prompts=False, per_device_train_batch_size=8, gradient_accumulation_steps=1, **plain
+    )
     weights = load_file(whole.folder / "model.safetensors") | load_file(whole.folder / value_head.FILE)
     for size, count in ((8, 1), (2, 4), (1, 8)):
         one = run(
@@ -123,7 +130,7 @@ def test_a_batch_of_8_is_4_times_2_is_8_times_1_in_loss_metrics_and_gradients(tm
             f"{size}x{count}",
             per_device_train_batch_size=size,
             gradient_accumulation_steps=count,
-            padding_free=padding_free,
+            **LAYOUTS[layout],
             **plain,
         )
         for name in ("loss", "accuracy", "rewards/chosen", "rewards/rejected", "rewards/margins", "grad_norm"):
@@ -158,7 +165,7 @@ def test_packed_pairs_have_the_rewards_of_single_ones(tmp_path):
     found = []
     with torch.no_grad():
         for rows, flat in ((single, False), (packed, False), (packed, True)):
-            batch = Pairs(Collator(flat=flat))(list(rows))
+            batch = PairCollator(Collator(flat=flat))(list(rows))
             assert num_pairs(batch) == len(ROWS)
             chosen_P, rejected_P = rewards(model, batch)
             found.append(sorted(zip(chosen_P.tolist(), rejected_P.tolist(), strict=True)))
@@ -168,9 +175,9 @@ def test_packed_pairs_have_the_rewards_of_single_ones(tmp_path):
         )
 
 
-@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize(("flat", "shared"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("family", ["ftk://tiny-chat", "ftk://random/gpt2", "ftk://random/gemma2"])
-def test_losses_and_rewards_are_those_of_the_formula_on_single_texts(tmp_path, family, flat):
+def test_losses_and_rewards_are_those_of_the_formula_on_single_texts(tmp_path, family, flat, shared):
     model, rows = model_and_rows(tmp_path, model_name_or_path=family, template="chatml")
     head = value_head.head_of(model)
     pairs = [rows[number] for number in (0, 5, 7)]
@@ -183,7 +190,7 @@ def test_losses_and_rewards_are_those_of_the_formula_on_single_texts(tmp_path, f
 
     with torch.no_grad():
         naive = [(reward(one["chosen_input_ids"]), reward(one["rejected_input_ids"])) for one in pairs]
-        batch = Pairs(Collator(multiple=8, flat=flat))(pairs)
+        batch = PairCollator(Collator(multiple=8, flat=flat), shared=shared)(pairs)
         total, sums = RewardLoss()(model, batch)
         chosen_P, rejected_P = rewards(model, batch)
     assert num_pairs(batch) == 3
@@ -222,7 +229,7 @@ def test_an_engine_gives_the_rewards_that_were_trained(tmp_path):
     model, rows = model_and_rows(tmp_path, adapter_name_or_path=str(done.folder))
     value_head.load(model, done.folder)
     with torch.no_grad():
-        chosen_P, rejected_P = rewards(model, Pairs(Collator())(list(rows)))
+        chosen_P, rejected_P = rewards(model, PairCollator(Collator())(list(rows)))
     assert sorted(found[0::2]) == pytest.approx(sorted(chosen_P.tolist()), abs=1e-3)
     assert sorted(found[1::2]) == pytest.approx(sorted(rejected_P.tolist()), abs=1e-3)
     assert all(good > bad for good, bad in zip(found[0::2], found[1::2], strict=True))

@@ -18,6 +18,7 @@ def ftk_trainers() -> Iterable[ftk.Trainer]:
         rows="ftk_data.rows:build_pairs",
         examples="pairs",
         options=(DataOptions, TemplateOptions, TrainingOptions, ValueHeadOptions),
+        reads=("share_prompts",),
         excludes=("model_loader:unsloth",),
         summary="Reward model: the better of two answers gets the higher reward",
     )

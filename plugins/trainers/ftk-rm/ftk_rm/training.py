@@ -2,30 +2,35 @@
 
     loss(x, y_w, y_l) = -log sigmoid(r(x, y_w) - r(x, y_l))
 
-r is the value at the last token of the text, stop token and whatever the template writes after it included.
+r is the value at the last token of the text, stop token and whatever the template writes after it included. How the
+texts of a batch are laid out, and whether both answers stand behind one prompt, is decided by ``ftk_training.pairs``.
 
-Shapes: B rows, T tokens, P pairs.
+Items are pairs. Shapes: B rows, T tokens, P pairs; of P pairs there are 2 P texts, the chosen ones first.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
 from ftk import ConfigError, Metrics
 from ftk_training.fitting import fit
-from ftk_training.value_head import values, with_value_head
+from ftk_training.learning import value
+from ftk_training.pairs import PairCollator, num_pairs, pair_inputs, text_ends
+from ftk_training.sharing import additive_of, why_not
+from ftk_training.value_head import unwrapped, values, with_value_head
 from torch.nn import functional
-
-from ftk_rm.pairs import ENDS, Pairs
 
 if TYPE_CHECKING:
     from ftk.run import Run
     from ftk_training.trainer import Batch, ExactTrainer
 
+log = logging.getLogger("ftk.rm")
+
 
 def train(run: Run) -> Metrics:
-    """Train and evaluate; see :func:`ftk_training.fitting.fit`. Items are pairs."""
+    """Train and evaluate; see :func:`ftk_training.fitting.fit`."""
     return fit(run, loss=RewardLoss(), count=num_pairs, prepare=lambda model: _prepared(run, model))
 
 
@@ -39,7 +44,7 @@ class RewardLoss:
                 f"{trainer.run.plan.config}: pairs cannot be split over the GPUs of one process. Start one for each "
                 "GPU (torchrun), or show it one (CUDA_VISIBLE_DEVICES=0)"
             )
-        trainer.data_collator = Pairs(trainer.data_collator)
+        trainer.data_collator = PairCollator(trainer.data_collator, shared=_shares(trainer))
 
     def __call__(self, model: Any, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         chosen_P, rejected_P = rewards(model, batch)
@@ -55,13 +60,20 @@ class RewardLoss:
 
 def rewards(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """The rewards (P,) of the chosen and of the rejected texts, float32, with gradient."""
-    values_BT = values(model, {name: one for name, one in batch.items() if name not in ENDS})
-    chosen_P, rejected_P = (values_BT[tuple(batch[name].unbind(dim=1))] for name in ENDS)
+    values_BT = values(model, pair_inputs(batch, additive=additive_of(unwrapped(model))))
+    chosen_P, rejected_P = values_BT[text_ends(batch)].chunk(2)
     return chosen_P, rejected_P
 
 
-def num_pairs(batch: Batch) -> int:
-    return len(batch[ENDS[0]])
+def _shares(trainer: ExactTrainer) -> bool:
+    asked = value(trainer.run, "share_prompts")
+    if asked is False:
+        return False
+    why = why_not(trainer, [trainer.accelerator.unwrap_model(trainer.model)], pays=asked is None)
+    if why:
+        say = log.info if asked is None else log.warning
+        say("prompts are computed for each answer: %s", why)
+    return not why
 
 
 def _prepared(run: Run, model: Any) -> Any:
