@@ -49,6 +49,14 @@ def test_a_greedy_answer_is_what_the_model_generates(run, engine):
     assert reply.meta["tokens"] == out[0, ids.shape[1] :].tolist()
 
 
+def test_answers_to_one_prompt_differ_with_a_seed_and_come_again_with_it(engine):
+    sampling = Sampling(max_new_tokens=12, temperature=1.0, top_p=1.0, top_k=0, seed=7)
+    answers = [reply.meta["tokens"] for reply in engine.generate([prompt(QUESTIONS[0])] * 4, sampling)]
+    assert len({tuple(tokens) for tokens in answers}) == 4
+    again = engine.generate([prompt(QUESTIONS[0])] * 4, sampling)
+    assert [reply.meta["tokens"] for reply in again] == answers
+
+
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(max_new_tokens=12, do_sample=False, num_beams=2)])
 def test_a_batch_answers_as_each_prompt_alone(tiny, sampling):
     prompts = [prompt(text) for text in QUESTIONS]

@@ -18,7 +18,7 @@ from ftk_hf_engine.answers import Answer
 from ftk_hf_engine.batching import Batcher, can_join
 from ftk_hf_engine.picking import Picker
 from ftk_hf_engine.pieces import Pieces
-from ftk_hf_engine.scoring import log_probs
+from ftk_hf_engine.scoring import answered, log_probs
 
 if TYPE_CHECKING:
     from ftk.run import Run
@@ -39,7 +39,7 @@ def build(run: Run, model: Any) -> HuggingfaceEngine:
 
         adapters = NamedAdapters(model, run)
         model = adapters.model
-    return HuggingfaceEngine(model, run.tokenizer, renderer(run), media, adapters)
+    return HuggingfaceEngine(model, run.tokenizer, renderer(run), media, adapters, run)
 
 
 class HuggingfaceEngine:
@@ -54,11 +54,11 @@ class HuggingfaceEngine:
 
     def __init__(
         self, model: Any, tokenizer: Any, template: Any, media: MediaEncoder | None = None,
-        named: NamedAdapters | None = None,
+        named: NamedAdapters | None = None, run: Run | None = None,
     ) -> None:  # fmt: skip
         self.model, self.tokenizer, self.template, self.media = model, tokenizer, template, media
         self.adapters = named.names if named is not None else ()
-        self._named = named
+        self._named, self._run = named, run
         self._turn = threading.RLock()
         self._prompts = PromptEncoder(template, tokenizer, media)
         added = tokenizer.get_added_vocab()
@@ -109,6 +109,18 @@ class HuggingfaceEngine:
             parts = (self.model, self.tokenizer, self.template, self._prompts)
             return [log_probs(*parts, one, self._placed) for one in prompts]
 
+    def reward(self, prompts: Sequence[Prompt]) -> list[float]:
+        """What a reward model gives each conversation, as one batch: its value at the last token.
+
+        The value head is the model's own or, when it has none, the one that lies beside the adapter or the files that
+        it was loaded from. Raises ModelError when there is none, DataError for a conversation without an answer.
+        """
+        from ftk_hf_engine.rewarding import rewards  # accelerate is behind it
+
+        rows = [answered(self.tokenizer, self.template, self._prompts, one) for one in prompts]
+        with self._in_use(), self._answering():
+            return rewards(self.model, self._run, rows, self._pad, self._placed) if rows else []
+
     def close(self) -> None:
         """Forget the model, so that its memory can be freed. Calling it twice is harmless."""
         self.model = self._batcher = self._alone = None
@@ -124,7 +136,8 @@ class HuggingfaceEngine:
     def _answer(self, ids: list[int], sampling: Sampling, number: int) -> Answer:
         """The answer to a prompt, the ``number``-th of its call."""
         seed = sampling.seed
-        generator = None if seed is None else torch.Generator().manual_seed((seed + (number << 32)) % 2**63)
+        # torch's generator looks at the lower 32 bits of a seed alone
+        generator = None if seed is None else torch.Generator().manual_seed((seed + number * 0x9E3779B1) % 2**32)
         stops = (*self._stops, *(stop for stop in sampling.stop if stop))
         pieces = Pieces(self.tokenizer, {*self._ends, *sampling.stop_ids}, stops, sampling.skip_special_tokens)
         room = min(sampling.max_new_tokens, self._limit - len(ids)) if self._limit else sampling.max_new_tokens
