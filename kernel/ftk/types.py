@@ -302,7 +302,8 @@ class RunningEngine(Protocol):
     ``refresh(model)``, which takes over the weights of that model, adapters included.
 
     Calls may come from several threads at once; an engine that can answers them together. It may also have
-    ``adapters``, the names that ``Sampling.adapter`` may give, and ``embed(texts) -> list[list[float]]``.
+    ``adapters``, the names that ``Sampling.adapter`` may give, ``embed(texts) -> list[list[float]]``, and
+    ``reward(prompts) -> list[float]``, what a reward model gives each conversation that ends with an answer.
     """
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Reply]:

@@ -11,24 +11,22 @@ from ftk_training.value_head import attach, beside, head_of, put, values
 if TYPE_CHECKING:
     from ftk.run import Run
 
+    from ftk_hf_engine.scoring import Answered, Placed
 
-def give_head(model: Any, run: Run) -> None:
-    """Give the model the value head that lies beside its adapter or its files, unless it has one or there is none."""
-    if head_of(model) is None and (state := beside(run)) is not None:
+
+@torch.no_grad()
+def rewards(model: Any, run: Run | None, rows: Sequence[Answered], pad_id: int, placed: Placed) -> list[float]:
+    """The value at the last token of each conversation, padded on the right as one batch.
+
+    A model without a value head gets the one that lies beside what ``run`` has loaded. Raises ModelError when there is
+    none.
+    """
+    if run is not None and head_of(model) is None and (state := beside(run)) is not None:
         put(attach(model), state, str(run.model_path))
-
-
-def padded(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
-    """``input_ids`` and ``attention_mask`` (B, T), padded on the right."""
-    width = max(map(len, rows))
-    ids_BT = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows])
-    lengths_B = torch.tensor([len(row) for row in rows])
-    return {"input_ids": ids_BT, "attention_mask": (torch.arange(width) < lengths_B[:, None]).long()}
-
-
-def rewards(model: Any, inputs: dict[str, torch.Tensor]) -> list[float]:
-    """The value at the last token of each row that is no padding. Raises ModelError for a model without a head."""
-    ends_B = inputs["attention_mask"].sum(dim=1) - 1
-    values_BT = values(model, inputs)
-    rewards_B: list[float] = values_BT.gather(1, ends_B[:, None].to(values_BT.device))[:, 0].tolist()
-    return rewards_B
+    lengths_B = torch.tensor([len(row.tokens) for row in rows])
+    width = int(lengths_B.max())
+    ids_BT = torch.tensor([[*row.tokens, *[pad_id] * (width - len(row.tokens))] for row in rows])
+    mask_BT = (torch.arange(width) < lengths_B[:, None]).long()
+    inputs = placed({"input_ids": ids_BT, "attention_mask": mask_BT}, [row.media for row in rows])
+    values_BT = values(model, inputs).cpu()
+    return [float(value) for value in values_BT[torch.arange(len(rows)), lengths_B - 1]]
