@@ -101,7 +101,7 @@ class JinjaRenderer:
 
         With or without its stop token, and also when the prompt had opened the thought. The reverse of ``render``.
         """
-        return self._reader.read(text, tools)
+        return self.reader.read(text, tools)
 
     def jinja(self) -> str:
         return self.saved or self.source
@@ -260,7 +260,8 @@ class JinjaRenderer:
         return thought_of(self._template, self.thinking)
 
     @cached_property
-    def _reader(self) -> Reader:
+    def reader(self) -> Reader:
+        """What takes this template's answers apart."""
         return reader_of(self._template, self._finder, self.stop, self.thinking, self.dialects)
 
     @cached_property
