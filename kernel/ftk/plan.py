@@ -64,7 +64,7 @@ class Plan:
         """How an error about the value of a key begins: ``run.yaml:4: lora_target: q_projj``."""
         where = self.given[key].where if key in self.given else self.config
         value = self.shown(key)
-        text = ", ".join(value) if isinstance(value, tuple) else value
+        text = ", ".join(map(str, value)) if isinstance(value, tuple) else value
         return f"{where}: {text}" if where.endswith(f"--{key}") else f"{where}: {key}: {text}"
 
     @cached_property

@@ -21,7 +21,7 @@ from ftk.events import EVENTS
 from ftk.options import build, check_value, json_schema, resolved_type
 from ftk.plugins import missing_packages
 from ftk.registry import first_party_index
-from ftk.specs import KINDS, ChatTemplate, Spec
+from ftk.specs import ChatTemplate, Spec
 from ftk.testing.checked import CODE, Checked, CheckFailed
 
 FORBIDDEN = (
@@ -170,7 +170,7 @@ def _can_be_chosen(plugin: Checked) -> str:
             if getattr(spec, field, words[0]) not in words:
                 raise CheckFailed(f"{spec.id}: {field} is one of {', '.join(words)}")
         used = (*getattr(spec, "uses", ()), *getattr(spec, "uses_when", ()))
-        if unknown := [kind for kind in used if kind not in KINDS]:
+        if unknown := [kind for kind in used if kind not in plugin.registry.kinds]:
             raise CheckFailed(f"{spec.id}: uses {', '.join(unknown)}, which is no kind")
         _check_has_code(plugin, spec)
     return ""

@@ -372,7 +372,7 @@ def sampling_of(run: Run) -> Sampling:
     whole = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
     unsaid = {key: value for key, value in whole.items() if key not in run.plan.given}
     sampling = replace(options.sampling(), **unsaid)
-    for key in ("do_sample", "temperature"):
+    for key in ("temperature", "do_sample"):
         if not getattr(sampling, key):
             raise ConfigError(f"{run.plan.where(key)}: a model that learns from its answers must sample. Take it out")
     if sampling.num_beams > 1:
