@@ -23,6 +23,12 @@ KINDS = {
 LIBRARIES = {
     "ftk_data": "ftk-data", "ftk_media": "ftk-media", "ftk_peft": "ftk-peft", "ftk_training": "ftk-training",
 }  # fmt: skip
+OPENERS = {
+    path.parent.name if path.name == "__init__.py" else path.stem: path.relative_to(ROOT).parts[2]
+    for path in (*ROOT.glob("plugins/*/*/*.py"), *ROOT.glob("plugins/*/*/*/__init__.py"))
+    if "\ndef ftk_kinds(" in path.read_text(encoding="utf-8")
+}
+"""Module → distribution of the plugins that open an extension point; those that live in one import its class of specs."""
 OPEN_TO_PLUGINS = {
     "ftk", "ftk.errors", "ftk.kernel_options", "ftk.opening", "ftk.options", "ftk.plan", "ftk.registry", "ftk.run",
     "ftk.rundir", "ftk.showing", "ftk.specs", "ftk.types",
@@ -147,7 +153,8 @@ def required_by(distribution):
 
 @each_plugin
 def test_everything_imported_is_declared(folder):
-    """Its own modules, the two libraries among plugins, and its dependencies with what those require themselves."""
+    """Its own modules, the libraries among plugins and those that open what it lives in, and its dependencies with what
+    those require themselves."""
     project = project_of(folder)
     lines = (*project["dependencies"], *project.get("optional-dependencies", {}).get("backend", ()))
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
@@ -160,7 +167,8 @@ def test_everything_imported_is_declared(folder):
             if top in ("ftk", module_of(folder)) or top in sys.stdlib_module_names:
                 continue
             if top.startswith("ftk_"):
-                assert LIBRARIES.get(top) in declared, f"{where}, which is another plugin's or not declared"
+                owner = LIBRARIES.get(top) or OPENERS.get(top)
+                assert owner in declared, f"{where}, which is another plugin's or not declared"
             else:
                 owners = {canonicalize_name(name) for name in distributions.get(top, [top])}
                 assert owners & brought, f"{where}, which is not declared"
