@@ -62,7 +62,10 @@ class Batch(NamedTuple):
 
 
 class Encoder:
-    """Encodes rows of segments with one tokenizer (transformers' ``PreTrainedTokenizerBase``)."""
+    """Encodes rows of segments with one tokenizer (transformers' ``PreTrainedTokenizerBase``).
+
+    shared: several threads may use it at once; a tokenizer in Python may keep a state.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -73,6 +76,7 @@ class Encoder:
             backend.no_padding()
             backend.encode_special_tokens = False  # what a template writes are tokens; what is not is marked literal
         self._backend = backend
+        self.shared = backend is not None
         self._known: dict[str, list[int]] = {}
         self._guard_ids: dict[str, list[int]] = {"": []}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 FORGED = "with control tokens in their text"
 LONGEST = 8_000_000
 """Characters of a batch: long documents make smaller batches, so that memory stays bounded."""
+FIRST = 64
+"""Rows of the first batch of a stretch, each next one has twice as many: encoding begins at once."""
+ENCODING = 2
+"""Batches that are encoded at a time: while one becomes arrays here, the tokenizer's own threads have the other."""
+YOUNG = 50_000
+"""Objects after which the garbage collector looks through the new ones, in place of 700: rows have no cycles."""
 
 
 class Pending(NamedTuple):
@@ -119,17 +125,15 @@ class Work:
         """The rows of the source's from ``first`` up to ``last``, and what was counted; ``beat`` is called often."""
         self.reader.counts = Counter()
         made: list[tuple[Pending, Fitted]] = []
-        with ThreadPoolExecutor(1) as pool:
-            waiting: Future[Fitted] | None = None
-            before: Pending | None = None
+        waiting: deque[tuple[Pending, Future[Fitted]]] = deque()
+        with ThreadPoolExecutor(ENCODING if self.encoder.shared else 1) as pool:
             for pending in self._rendered(first, last):
-                coming = pool.submit(self._encoded, pending)
-                if waiting and before:
-                    made.append((before, waiting.result()))
+                waiting.append((pending, pool.submit(self._encoded, pending)))
+                if len(waiting) > ENCODING:
+                    before, coming = waiting.popleft()
+                    made.append((before, coming.result()))
                     beat()
-                waiting, before = coming, pending
-            if waiting and before:
-                made.append((before, waiting.result()))
+            made += [(before, coming.result()) for before, coming in waiting]
         counts = self.reader.counts
         piece = collected([self._counted(pending, fitted, counts) for pending, fitted in made])
         counts["used"] = len(np.unique(piece.examples_N))
@@ -164,31 +168,29 @@ class Work:
 
     def _rendered(self, first: int, last: int) -> Iterator[Pending]:
         pending, size = Pending([], [], []), 0
+        most = min(FIRST, self.options.preprocessing_batch_size)
         for index, example in self.reader.between(first, last):
-            for row, role in self._rows(index, example):
-                pending.rows.append(row)
-                pending.examples.append(index)
-                pending.roles.append(role)
-                for segment in row:
-                    size += len(segment[0])
-            if len(pending.rows) >= self.options.preprocessing_batch_size or size > LONGEST:
+            size += self._put(pending, index, example)
+            if len(pending.rows) >= most or size > LONGEST:
                 yield pending
                 pending, size = Pending([], [], []), 0
+                most = min(2 * most, self.options.preprocessing_batch_size)
         if pending.rows:
             yield pending
 
-    def _rows(self, index: int, example: Example) -> Sequence[tuple[Row, int]]:
-        """The rows of an example; none when it is malformed and may be skipped."""
+    def _put(self, pending: Pending, index: int, example: Example) -> int:
+        """Put the rows of an example into a batch, none when it is malformed and may be skipped; their characters."""
         try:
             made = [(self._document(example.text), 0)] if isinstance(example, TextExample) else self._written(example)
-            for row, _ in made:
-                for segment in row:
-                    if not segment[0].isascii():
-                        _refuse_half_characters(segment.text)
+            size = sum([_num_characters(row) for row, _ in made])
         except DataError as cause:
             self.reader.bad(f"{self.reader.where(index)}: {cause}", cause)
-            return ()
-        return made
+            return 0
+        for row, role in made:
+            pending.rows.append(row)
+            pending.examples.append(index)
+            pending.roles.append(role)
+        return size
 
     def _written(self, example: Any) -> Sequence[tuple[Row, int]]:
         """The rows that the template writes, each with what it is in the example. Raises DataError."""
@@ -230,13 +232,27 @@ class Work:
 def _frozen() -> Iterator[None]:
     """Keep the garbage collector away from what is there already: among so many lists of tokens it would go through all
     of the imported libraries again and again, a fifth of a second each time."""
-    already = gc.get_freeze_count()
+    already, young = gc.get_freeze_count(), gc.get_threshold()
     gc.freeze()
+    if young[0]:  # 0 is a collector that does not run
+        gc.set_threshold(max(YOUNG, young[0]), *young[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*young)
         if not already:
             gc.unfreeze()
+
+
+def _num_characters(row: Row) -> int:
+    """How many characters a row has. Raises DataError for half of one."""
+    size = 0
+    for segment in row:
+        text = segment[0]
+        size += len(text)
+        if not text.isascii():
+            _refuse_half_characters(text)
+    return size
 
 
 def _refuse_half_characters(text: str) -> None:
