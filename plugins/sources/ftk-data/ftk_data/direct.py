@@ -48,11 +48,12 @@ class Direct:
         self.system = _around(spec.system if spec.system_in_user is None else spec.system_in_user, fill)
 
     def rows(self, messages: Sequence[Message]) -> list[Row]:
-        """As :meth:`ftk_data.rendering.Renderer.render`. Raises NotPlain."""
+        """As :meth:`ftk_data.rendering.Renderer.render`. Raises NotPlain, also when no answer is trained."""
         if self.spec.thinking and not self.preserve:
             return self._rewritten(messages)
         row: list[Segment] = []
         text = ""
+        learns = False
         for message, before, answer in self._turns(messages):
             text += before
             if answer is None:
@@ -60,11 +61,14 @@ class Direct:
             if message.trained is False:
                 text += self._answer(message, answer) + self.end
                 continue
+            learns = True
             if text:
                 row.append(Segment(text, False))
             if trained := self._answer(message, answer):
                 row.append(Segment(trained, True, message.weight))
             text = self.end
+        if not learns:
+            raise NotPlain
         if text:
             row.append(Segment(text, False))
         return [row]
@@ -86,7 +90,9 @@ class Direct:
                 row = (Segment(text, False), trained, Segment(self.end, False))
                 rows.append([segment for segment in row if segment.text])
             text += answer.join(self.assistant) + self.end
-        return rows or [[Segment(text, False)]]
+        if not rows:
+            raise NotPlain
+        return rows
 
     def _answer(self, message: Message, content: str) -> str:
         if not self.spec.thinking:
@@ -97,18 +103,19 @@ class Direct:
     def _turns(self, messages: Sequence[Message]) -> list[tuple[Message, str, str | None]]:
         """(message, text before the answer or instead of one, its content or None) of each turn."""
         lead, start, messages = self._start(messages)
+        trim, user, generation = self.spec.trim, self.user, self.generation
         made: list[tuple[Message, str, str | None]] = []
         for message in messages:
-            content = message.content
+            content, role = message.content, message.role
             if content.__class__ is not str or message.tool_calls:
                 raise NotPlain
-            if message.role == "user":
-                content = (lead + content).strip() if self.spec.trim else lead + content
-                made.append((message, start + content.join(self.user), None))
+            if role == "user":
+                content = (lead + content).strip() if trim else lead + content
+                made.append((message, start + content.join(user), None))
                 lead = ""
-            elif message.role == "assistant":
-                made.append((message, start + self.generation, self._content(message)))
-            elif message.role == "system" and self.spec.system_in_user is None:
+            elif role == "assistant":
+                made.append((message, start + generation, self._content(message)))
+            elif role == "system" and self.spec.system_in_user is None:
                 content = content.strip() if self.spec.trim else content
                 made.append((message, start + content.join(self.system), None))
             else:
@@ -170,16 +177,12 @@ class QuickRenderer:
         return getattr(self._jinja, name)
 
     def render(self, messages: Sequence[Message], tools: Tools = (), *, generation: bool = False) -> list[Row]:
-        if not tools and not generation and any(map(_learns, messages)):
+        if not tools and not generation:
             try:
                 return self._direct.rows(messages)
             except NotPlain:
                 pass
         return self._jinja.render(messages, tools, generation=generation)
-
-
-def _learns(message: Message) -> bool:
-    return message.role == "assistant" and message.trained is not False
 
 
 def quick(jinja: JinjaRenderer, spec: ChatTemplate, default_system: str | None, preserve_thinking: bool) -> Any:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def media_of(messages: Sequence[Message]) -> list[Media]:
     """The media of a conversation, in order."""
-    contents = (message.content for message in messages if isinstance(message.content, tuple))
-    return [part for content in contents for part in content if isinstance(part, Media)]
+    shown = [message.content for message in messages if message.content.__class__ is not str]
+    return [part for content in shown for part in content if isinstance(part, Media)]
 
 
 def placed(rows: Sequence[Row], messages: Sequence[Message], encoder: MediaEncoder) -> list[Row]:

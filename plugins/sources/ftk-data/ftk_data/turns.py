@@ -150,13 +150,30 @@ def read_turns(value: Any, column: str, words: Words, media: MediaColumns) -> tu
     value = spelt_out(value, column)
     if not isinstance(value, (list, tuple)):
         raise DataError(f"{column}: expected a list of turns, found {short(value)}")
-    messages = tuple([message_of(turn, column, number, words, media) for number, turn in enumerate(value, start=1)])
+    messages = _messages(value, column, words, media)
     for message in messages:
         if message.role == "tool":
             raise DataError(f"{column}: begins with a tool's result, before any question or call")
         if message.role != "system":
             break
     return messages
+
+
+def _messages(turns: Sequence[Any], column: str, words: Words, media: MediaColumns) -> tuple[Message, ...]:
+    """The message of each turn. Nearly all have a role and a text and no more, and there are so many of them."""
+    role_key, content_key, roles = words.role_keys[0], words.content_keys[0], words.roles
+    plain = not media.waiting
+    messages: list[Message] = []
+    for number, turn in enumerate(turns, start=1):
+        if plain and turn.__class__ is dict and len(turn) == 2:
+            word, content = turn.get(role_key), turn.get(content_key)
+            if word.__class__ is str and content.__class__ is str and content and content.isascii():
+                role = roles.get(word)
+                if role and role != CALL:
+                    messages.append(Message(cast("Role", role), content))
+                    continue
+        messages.append(message_of(turn, column, number, words, media))
+    return tuple(messages)
 
 
 def message_of(turn: Any, column: str, number: int, words: Words, media: MediaColumns) -> Message:
