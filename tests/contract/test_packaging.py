@@ -28,7 +28,7 @@ OPENERS = {
     for path in (*ROOT.glob("plugins/*/*/*.py"), *ROOT.glob("plugins/*/*/*/__init__.py"))
     if "\ndef ftk_kinds(" in path.read_text(encoding="utf-8")
 }
-"""Module → distribution of the plugins that open an extension point; those that live in one import its class of specs."""
+"""Module → distribution of plugins that open an extension point; those that live in it import its class of specs."""
 OPEN_TO_PLUGINS = {
     "ftk", "ftk.errors", "ftk.kernel_options", "ftk.opening", "ftk.options", "ftk.plan", "ftk.registry", "ftk.run",
     "ftk.rundir", "ftk.showing", "ftk.specs", "ftk.types",
