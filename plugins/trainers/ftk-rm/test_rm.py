@@ -243,6 +243,13 @@ def test_an_output_layer_of_its_own_stays_as_it_is(tmp_path):
     assert torch.equal(load_file(done.folder / "model.safetensors")["lm_head.weight"], before)
 
 
+def test_the_bias_of_the_head_which_no_pair_can_teach_stays_as_it_is(tmp_path):
+    done = run(tmp_path, save_strategy="steps", save_steps=1)
+    first, last = (load_file(folder / value_head.FILE) for folder in (done.folder / "checkpoint-1", done.folder))
+    assert torch.equal(first["v_head.summary.bias"], last["v_head.summary.bias"])
+    assert not torch.equal(first["v_head.summary.weight"], last["v_head.summary.weight"])
+
+
 def test_pictures_change_the_rewards(tmp_path):
     pytest.importorskip("ftk_media_llava", reason="needs a model that sees")
     from PIL import Image

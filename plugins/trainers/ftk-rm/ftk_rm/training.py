@@ -19,7 +19,7 @@ from ftk_training.fitting import fit
 from ftk_training.learning import value
 from ftk_training.pairs import PairCollator, num_pairs, pair_inputs, text_ends
 from ftk_training.sharing import additive_of, why_not
-from ftk_training.value_head import unwrapped, values, with_value_head
+from ftk_training.value_head import head_of, unwrapped, values, with_value_head
 from torch.nn import functional
 
 if TYPE_CHECKING:
@@ -77,12 +77,16 @@ def _shares(trainer: ExactTrainer) -> bool:
 
 
 def _prepared(run: Run, model: Any) -> Any:
-    """The model with a value head. An output layer that is not the embeddings, too, learns nothing from rewards, and
-    processes that train together would wait for its gradient.
+    """The model with a value head, without what cannot learn from differences of rewards.
+
+    The head's bias is in both rewards of a pair. Its gradient would be rounding, of which Adam makes whole steps. An
+    output layer that is not the embeddings, too, has no gradient, for which processes that train together would wait.
     """
+    model = with_value_head(run, model)
+    head_of(model).summary.bias.requires_grad_(False)
     output, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     shared = {id(one) for one in embeddings.parameters()}
     for parameter in output.parameters() if output is not None else ():
         if id(parameter) not in shared:
             parameter.requires_grad_(False)
-    return with_value_head(run, model)
+    return model
