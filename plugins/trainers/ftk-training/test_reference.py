@@ -103,8 +103,10 @@ def test_a_named_model_is_loaded_beside_the_run_with_its_adapters_merged(tmp_pat
         torch.testing.assert_close(logits(model).float(), logits(first.model), rtol=0.05, atol=0.05)
 
 
-def test_frozen_weights_are_shared_with_a_copy(tmp_path):
-    trainer, _ = make(tmp_path, finetuning_type="freeze", freeze_trainable_layers=1)
+def test_frozen_weights_are_shared_with_a_copy_and_stay_what_they_are(tmp_path):
+    trainer, _ = make(tmp_path, finetuning_type="freeze", freeze_trainable_layers=1, bf16=True)
+    reference_of(trainer)
+    assert {one.dtype for one in trainer.model.parameters()} == {torch.float32}
     copied = dict(frozen_copy(trainer, trainer.model).named_parameters())
     for name, one in trainer.model.named_parameters():
         assert (copied[name] is one) is not one.requires_grad, name

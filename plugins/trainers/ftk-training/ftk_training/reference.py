@@ -10,12 +10,11 @@ import copy
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from ftk import Command, ConfigError
-from ftk.config import Setting
 from ftk.plan import make_plan
 from ftk.run import Run
 
@@ -76,7 +75,7 @@ def reference_of(trainer: ExactTrainer, *, at_start: bool = False) -> Reference:
     elif at_start:
         made = Reference("the model as it begins", True, lambda model: nullcontext(model))
     else:
-        made = Reference("a frozen copy", False, _always(placed(trainer, frozen_copy(trainer, policy))))
+        made = Reference("a frozen copy", False, _always(frozen_copy(trainer, policy)))
     log.info("reference: %s", made.what)
     return made
 
@@ -115,8 +114,8 @@ def _without_adapter(trainer: ExactTrainer) -> Callable[[Any], AbstractContextMa
 
 
 def frozen_copy(trainer: ExactTrainer, model: Any) -> Any:
-    """The model as it is now. What does not learn is shared, not copied: a model of which the last layers learn has a
-    copy of those. Raises ConfigError where the weights are spread over processes.
+    """The model as it is now, where it is and in its types. What does not learn is shared, not copied: a model of which
+    the last layers learn has a copy of those. Raises ConfigError where the weights are spread over processes.
     """
     if trainer.is_fsdp_enabled or (trainer.is_deepspeed_enabled and _is_zero3()):
         raise ConfigError(
@@ -124,7 +123,7 @@ def frozen_copy(trainer: ExactTrainer, model: Any) -> Any:
             "precompute_ref_log_probs: true, name a ref_model, or train an adapter (finetuning_type)"
         )
     shared = [one for one in model.parameters() if not one.requires_grad] + list(model.buffers())
-    return copy.deepcopy(model, {id(one): one for one in shared})
+    return copy.deepcopy(model, {id(one): one for one in shared}).requires_grad_(False).eval()
 
 
 def _is_zero3() -> bool:
@@ -165,5 +164,6 @@ def beside(run: Run, key: str, name: str, adapters: Sequence[str] = (), bits: in
         if name not in dropped and plan.registry.options[name].owner not in classes
     }
     given = {"model_name_or_path": name, "adapter_name_or_path": tuple(adapters), "quantization_bit": bits}
-    settings |= {option: Setting(one, where) for option, one in given.items()}
+    own = plan.given["model_name_or_path"]
+    settings |= {option: replace(own, value=one, where=where) for option, one in given.items()}
     return Run(make_plan(settings, plan.registry, config=plan.config, command=LOADING))
