@@ -497,6 +497,6 @@ def test_short_texts_are_encoded_once(tokenizer, monkeypatch):
 
 
 def test_making_rows_leaves_the_garbage_collector_as_it_was(make_run):
-    before = gc.get_freeze_count(), gc.isenabled()
+    before = gc.get_freeze_count(), gc.isenabled(), gc.get_threshold()
     build_chat(make_run(), "train")
-    assert (gc.get_freeze_count(), gc.isenabled()) == before
+    assert (gc.get_freeze_count(), gc.isenabled(), gc.get_threshold()) == before

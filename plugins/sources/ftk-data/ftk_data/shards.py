@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ftk.data")
 
-SHARD = 4096
-"""Rows of the source in a stretch: about a second of work, so little is lost in a kill and little is waited for."""
+SHARD = 2048
+"""Rows of the source in a stretch: about half a second of work, so little is lost in a kill, and processes that share
+the work are done at nearly the same time."""
 STALE = 600.0
 """Seconds after which a claim of another machine counts as abandoned; those of this machine name their process."""
 TYPES = {"I32": np.int32, "BOOL": np.bool_, "I64": np.int64, "F32": np.float32, "I8": np.int8}

@@ -81,7 +81,7 @@ class Work:
         with _frozen():
             while self._pass(shards, unkept):
                 if waiting:
-                    time.sleep(0.02)
+                    time.sleep(0.005)
                 waiting = True
         return unkept
 
