@@ -272,10 +272,14 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What an engine answers: a conversation that ends before the assistant's turn."""
+    """What an engine answers: a conversation that ends before the assistant's turn.
+
+    text: instead of one, a text or the numbers of tokens that the model goes on with as they are, without a template.
+    """
 
     messages: tuple[Message, ...]
     tools: Tools = ()
+    text: str | tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -127,11 +127,24 @@ class HuggingfaceEngine:
 
     def _shown(self, prompts: Sequence[Prompt]) -> list[tuple[list[int], tuple[Media, ...]]]:
         """The tokens and the media of each prompt. Raises DataError for one that is longer than the model reads."""
-        shown = self._prompts.shown([(prompt.messages, prompt.tools) for prompt in prompts])
+        if any(prompt.text is not None for prompt in prompts):
+            shown = [one for prompt in prompts for one in self._texts(prompt)]
+        else:
+            shown = self._prompts.shown([(prompt.messages, prompt.tools) for prompt in prompts])
         longest = max(len(ids) for ids, _ in shown)
         if self._limit and longest >= self._limit:
             raise DataError(f"the prompt has {longest} tokens, but the model reads {self._limit}. Shorten it")
         return shown
+
+    def _texts(self, prompt: Prompt) -> list[tuple[list[int], tuple[Media, ...]]]:
+        """The tokens of a prompt that is a text. Raises DataError for tokens that the model has not."""
+        if prompt.text is None:
+            return self._prompts.shown([(prompt.messages, prompt.tools)])
+        if isinstance(prompt.text, str):
+            return [(self.tokenizer(prompt.text)["input_ids"] or [self._pad], ())]
+        if not prompt.text or max(prompt.text) >= len(self.tokenizer):
+            raise DataError(f"the prompt has a token that the model has not; it has {len(self.tokenizer)}")
+        return [(list(prompt.text), ())]
 
     def _answer(self, ids: list[int], sampling: Sampling, number: int) -> Answer:
         """The answer to a prompt, the ``number``-th of its call."""

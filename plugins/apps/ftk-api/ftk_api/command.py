@@ -1,0 +1,134 @@
+"""``ftk api``: what stands on the command line, and the server's life."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+import uvicorn
+from ftk import ConfigError
+from ftk.kernel_options import SamplingOptions
+from ftk.opening import open_run
+from ftk_data import renderer
+
+from ftk_api import ApiOptions
+from ftk_api.desk import Desk
+from ftk_api.guard import Guard
+from ftk_api.media import MediaDoor
+from ftk_api.server import Service, make_app
+
+if TYPE_CHECKING:
+    from ftk.run import Run
+
+log = logging.getLogger("ftk.api")
+
+
+@click.command(
+    context_settings={
+        "ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"],
+    }
+)  # fmt: skip
+@click.argument("source", required=False)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]...")
+@click.option("--base", is_flag=True, help="Serve the model from before the training.")
+def api(source: str | None, words: tuple[str, ...], base: bool) -> None:
+    """Serve a model, or what a run has made of it, over the OpenAI API.
+
+    SOURCE is the YAML of a run, its run directory, or a model's folder or ftk:// address. The server listens on
+    127.0.0.1:8000; --api_host, --api_port, --api_key and all other keys go after SOURCE. ftk options api_host explains.
+    """
+    if source and source.startswith("--"):
+        source, words = None, (source, *words)
+    if source and _is_model(source):
+        source, words = None, ("--model_name_or_path", source, *words)
+    run = open_run("api", source, words, base=base)
+    serve(run)
+
+
+def _is_model(source: str) -> bool:
+    folder = Path(source)
+    return "://" in source or ((folder / "config.json").is_file() and not (folder / "run.json").is_file())
+
+
+def serve(run: Run) -> None:
+    """Answer requests until a signal ends it; then finish what runs."""
+    options = run.options(ApiOptions)
+    key = options.api_key or os.environ.get("FTK_API_KEY") or None
+    check_address(options.api_host, key)
+    engine = run.engine()
+    try:
+        application = make_guarded(run, engine, options, key)
+        config = uvicorn.Config(
+            application.app, host=options.api_host, port=options.api_port, log_level="warning", access_log=False,
+            server_header=False, h11_max_incomplete_event_size=65536, timeout_keep_alive=30,
+        )  # fmt: skip
+        Server(config, application.service.desk).run()
+    finally:
+        engine.close()
+
+
+class Application:
+    """The guarded application and what it serves."""
+
+    def __init__(self, app: Any, service: Service) -> None:
+        self.app, self.service = app, service
+
+
+def make_guarded(run: Run, engine: Any, options: ApiOptions, key: str | None) -> Application:
+    """All that answers requests, without the socket."""
+    desk = Desk(engine, options.api_max_concurrency, options.api_max_queue)
+    door = MediaDoor(options.api_media_dir, options.api_remote_media)
+    sampling = run.options(SamplingOptions).sampling(run.seed if "seed" in run.plan.given else None)
+    name = options.api_model_name or name_of(run)
+    service = Service(desk, renderer(run), run.tokenizer, name, sampling, options, door)
+    app: Any = Guard(make_app(service), key, options.api_max_body, options.api_timeout, service.counts)
+    if options.api_cors:
+        from starlette.middleware.cors import CORSMiddleware
+
+        app = CORSMiddleware(app, allow_origins=options.api_cors, allow_methods=["*"], allow_headers=["*"])
+    return Application(app, service)
+
+
+def name_of(run: Run) -> str:
+    """What the model is called: the folder of its last adapter, else its own last name."""
+    adapters = run.value("adapter_name_or_path")
+    path = str(adapters[-1] if adapters else run.value("model_name_or_path"))
+    return path.rstrip("/").rpartition("/")[2] or path
+
+
+def check_address(host: str, key: str | None) -> None:
+    """Refuse to listen where others can reach it unless a key is asked for."""
+    try:
+        near = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        near = host == "localhost"
+    if not near and not key:
+        raise ConfigError(f"api_host: {host} can be reached by others. Set api_key or FTK_API_KEY, or take 127.0.0.1")
+
+
+class Server(uvicorn.Server):
+    """Says where it listens; at the first signal it finishes what runs and refuses the rest."""
+
+    def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
+        super().__init__(config)
+        self.desk = desk
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            click.echo(f"http://{self.config.host}:{port}/v1  (Ctrl-C ends)", err=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.desk.closing = True
+        asyncio.get_running_loop().create_task(self.desk.close())
+        super().handle_exit(sig, frame)
+        if sig == signal.SIGTERM:
+            self.force_exit = False
