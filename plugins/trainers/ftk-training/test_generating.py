@@ -125,8 +125,10 @@ def test_a_run_may_predict_only(ftk_run, tmp_path, parrot):
     assert "generated_predictions.jsonl" in finished.record["files"]
 
 
-def test_a_run_may_train_and_then_predict(ftk_run, tmp_path, parrot):
-    finished = ftk_run(**ANSWERS, do_train=True, do_predict=True, eval_dataset=rows_in(tmp_path, "e", 3))
+def test_a_run_may_train_evaluate_and_then_predict(ftk_run, tmp_path, parrot, capsys):
+    parrot.SCORES[:] = [7.5]
+    finished = ftk_run(**ANSWERS, do_train=True, do_eval=True, do_predict=True, eval_dataset=rows_in(tmp_path, "e", 3))
+    assert "eval_score 7.5000" in capsys.readouterr().out
     assert len(lines_of(finished)) == finished.metrics["predict_number"] == 3
     assert finished.metrics["train_steps"] == 2
 

@@ -40,11 +40,15 @@ def wanted(run: Run) -> bool:
 
 
 class Generating:
-    """What the trainer asks for the metrics of answers. Made before the first step."""
+    """What the trainer asks for the metrics of answers. Made before the first step.
+
+    reported: the names of those that evaluations have had, for the terminal.
+    """
 
     def __init__(self, trainer: ExactTrainer) -> None:
         self.trainer, self.run = trainer, trainer.run
         _refuse_impossible(trainer)
+        self.reported: set[str] = set()
         self.asked = questions(self.run, "eval")
         self.limit = self.run.options(PredictionOptions).generate_samples
         if not self.asked:
@@ -59,7 +63,9 @@ class Generating:
             asked = asked[: self.limit]
         with self._engine() as engine:
             found = compared(self.run, self._answering(asked).all(engine))
-        return {f"{prefix}_{name}": value for name, value in found.items()}
+        named = {f"{prefix}_{name}": value for name, value in found.items()}
+        self.reported |= named.keys()
+        return named
 
     def predict(self) -> dict[str, float]:
         """Answer all prompts into ``generated_predictions.jsonl``, and the metrics of that."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,8 @@ class Reporter(TrainerCallback):
             raise CheckpointError(f"{self.log_path}: cannot be written: {cause.strerror}. {rundir.KEPT}") from cause
         self.run.log(state.global_step, logs)
         if self.terminal:
-            self.terminal.log(state.global_step, {**logs, "memory": peak_bytes(args.device)})
+            shown = self.trainer.generating.reported if self.trainer.generating else ()
+            self.terminal.log(state.global_step, {**logs, "memory": peak_bytes(args.device)}, shown)
 
     def last_evaluation(self) -> dict[str, float]:
         """What was evaluated after the last step, empty when that has still to be done.
@@ -160,10 +161,13 @@ class Terminal:
         if self.bar:
             self.bar.update(self.task, completed=step)
 
-    def log(self, step: int, logs: dict[str, float]) -> None:
-        """One line: loss, learning rate, tokens a second, trained tokens, most memory used, the time that is left."""
+    def log(self, step: int, logs: dict[str, float], shown: Collection[str] = ()) -> None:
+        """One line: loss, learning rate, tokens a second, trained tokens, most memory used, the time that is left.
+
+        shown: metrics that are named, too.
+        """
         ordered = sorted(logs.items(), key=lambda item: ORDER.index(item[0]) if item[0] in ORDER else -1)
-        text = "  ".join(part for part in map(_part, ordered) if part)
+        text = "  ".join(part for part in (_part(name, value, name in shown) for name, value in ordered) if part)
         if "loss" not in logs:
             text = f"evaluation  {text}"
         if self.bar:
@@ -186,8 +190,7 @@ class Terminal:
             self.bar.stop()
 
 
-def _part(item: tuple[str, float]) -> str:
-    name, value = item
+def _part(name: str, value: float, shown: bool) -> str:
     if name == "learning_rate":
         return f"lr {value:.2e}"
     if name == "tokens_per_second":
@@ -196,7 +199,8 @@ def _part(item: tuple[str, float]) -> str:
         return f"{_short(value)} trained"
     if name == "memory" and value:
         return f"{value / 2**30:.1f} GiB"
-    if name in ("loss", "reward") or (name.startswith("eval_") and name.endswith(("loss", "accuracy", "reward"))):
+    known = name.startswith("eval_") and name.endswith(("loss", "accuracy", "reward"))
+    if shown or known or name in ("loss", "reward"):
         return f"{name} {value:.4f}"
     return ""
 

@@ -131,10 +131,11 @@ def _say(run: Run, trainer: ExactTrainer, metrics: Mapping[str, float], lines: l
             f"trained {trainer.state.global_step} steps in {minutes}:{seconds:02d}, "
             f"loss {losses[0]:.4f} at first, {losses[-1]:.4f} at last"
         )
+    answered = trainer.generating.reported if trainer.generating else ()
     found = [
         f"{name} {value:.4f}"
         for name, value in metrics.items()
-        if name.endswith(("_loss", "_accuracy")) and name.startswith("eval_")
+        if (name.endswith(("_loss", "_accuracy")) and name.startswith("eval_")) or name in answered
     ]
     if found:
         print(f"evaluation: {', '.join(found)}")
