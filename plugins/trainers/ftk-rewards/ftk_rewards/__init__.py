@@ -36,8 +36,8 @@ class RewardOptions:
     reward_funcs: tuple[str, ...] = ftk.option(
         (), help="Which rewards: names, or file.py:function of your own; ftk options reward_funcs lists the names."
     )
-    reward_weights: tuple[float, ...] = ftk.option(
-        (), help="A weight for each of reward_funcs, then one for the reward model; unset is 1 for all."
+    reward_weights: Any = ftk.option(
+        None, help="A weight for each of reward_funcs, then one for the reward model: 1.0,0.2; unset is 1 for all."
     )
     reward_model_type: Literal["lora", "full", "api"] = ftk.option(
         "lora",
@@ -46,9 +46,21 @@ class RewardOptions:
     )
 
     def __post_init__(self) -> None:
-        most = len(self.reward_funcs) + 1
-        if len(self.reward_weights) > most:
-            raise ValueError(f"reward_weights: {len(self.reward_weights)} weights for at most {most} rewards")
+        if len(self.weights) > len(self.reward_funcs) + 1:
+            most = len(self.reward_funcs) + 1
+            raise ValueError(f"reward_weights: {len(self.weights)} weights for at most {most} rewards")
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """``reward_weights`` as numbers, none when unset. Raises ValueError for anything else."""
+        given = self.reward_weights
+        if given is None or given == "":
+            return ()
+        parts = given.split(",") if isinstance(given, str) else given if isinstance(given, (list, tuple)) else [given]
+        try:
+            return tuple(float(part) for part in parts)
+        except (TypeError, ValueError):
+            raise ValueError(f"reward_weights: expected numbers such as 1.0,0.2, found {given!r}") from None
 
 
 JUDGES = (RewardOptions, RewardModelOptions)

@@ -44,7 +44,7 @@ class Judges:
                 "own) or reward_model"
             )
         self._refuse_swapping()
-        weights = run.options(RewardOptions).reward_weights or (1.0,) * len(self.names)
+        weights = run.options(RewardOptions).weights or (1.0,) * len(self.names)
         if len(weights) != len(self.names):
             raise ConfigError(
                 f"{run.plan.where('reward_weights')}: {len(weights)} weights for {len(self.names)} rewards "
