@@ -2,6 +2,8 @@
 equal in every shape of batch, and loops over tokens written from the words of the docstrings."""
 
 import json
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,3 +157,37 @@ def test_two_losses_and_smoothing_are_refused_in_one_line(tmp_path, plain):
         plan_in(tmp_path, use_plain_loss=True, label_smoothing_factor=0.1)
     with pytest.raises(ConfigError, match="use_plain_loss: needs trainer:sft"):
         plan_in(tmp_path, use_plain_loss=True, stage="pt")
+
+
+def test_the_reference_is_given_all_that_the_policy_is(monkeypatch):
+    """Pictures, positions and masks; and nobody learns from what it says."""
+    given = []
+
+    def logits(model, inputs, targets):
+        given.append((model, dict(inputs)))
+        return torch.zeros(len(targets), 7, requires_grad=torch.is_grad_enabled())
+
+    class Reference:
+        @contextmanager
+        def model(self, policy):
+            with torch.no_grad():
+                yield "reference"
+
+    formula = lambda mine, labels, theirs: ((mine - theirs).square().sum(-1), {})  # noqa: E731
+    spec = SimpleNamespace(load=lambda: lambda run: formula, reference=True)
+    monkeypatch.setattr("ftk_sft.token_losses.target_logits", logits)
+    loss = TokenLosses(None, spec)
+    loss.reference = Reference()
+    ids = torch.arange(6)[None]
+    batch = {
+        "input_ids": ids,
+        "labels": ids,
+        "position_ids": ids,
+        "pixel_values": torch.rand(1, 3),
+        "loss_weights": ids,
+    }
+    loss(torch.nn.Linear(1, 1), batch)
+    (_, mine), (who, theirs) = given
+    assert who == "reference"
+    assert mine.keys() == theirs.keys() == {"input_ids", "position_ids", "pixel_values"}
+    assert all(mine[name] is theirs[name] for name in mine)
