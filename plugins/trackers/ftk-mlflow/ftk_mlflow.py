@@ -43,10 +43,10 @@ class Mlflow:
     def __init__(self, told: Told, options: MlflowOptions) -> None:
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
         os.environ["MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"] = "false"
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)  # the tables of a new store are a page of them
         from mlflow.tracking import MlflowClient
 
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # the tables of a new store are a page of lines
         uri = options.mlflow_tracking_uri or f"sqlite:///{told.folder / 'mlflow.db'}"
         self.client = MlflowClient(uri)
         experiment = options.mlflow_experiment or told.project

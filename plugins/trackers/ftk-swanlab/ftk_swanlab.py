@@ -92,16 +92,15 @@ def scalars(path: Path) -> Iterator[tuple[str, int, float]]:
     from swanlab.sdk.internal.core_python.store import DataStoreReader
 
     reader = DataStoreReader()
-    reader.open(path)
     try:
+        reader.open(path)
         while (data := reader.scan()) is not None:
             record = Record.FromString(data)
             if record.HasField("scalar"):
                 yield record.scalar.key, record.scalar.step, record.scalar.value.number
     except (AssertionError, ValueError, struct.error) as cut:
         log.info("%s: ends in the middle of a record (%s)", path, cut)
-    finally:
-        reader.close()
+    reader.close()
 
 
 def _callbacks(options: SwanlabOptions) -> list[Any]:

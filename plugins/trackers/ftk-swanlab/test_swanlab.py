@@ -10,6 +10,8 @@ from swanlab.sdk.internal.core_python.store import DataStoreReader
 
 
 def records_of(path):
+    if not path.stat().st_size:
+        return  # of a process that was killed before anything reached the disk
     reader = DataStoreReader()
     reader.open(path)
     while (data := reader.scan()) is not None:
