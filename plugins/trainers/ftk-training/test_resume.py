@@ -13,6 +13,7 @@ import sys
 import pytest
 import torch
 from ftk import CheckpointError, ConfigError, rundir
+from ftk.testing.runs import run_in
 from ftk_training import checkpoints
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
@@ -67,9 +68,24 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    """The undisturbed run, and the file of its rows."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    torch.set_num_threads(1)
+    return run_in(folder, **SETTINGS, dataset=rows_file(folder)).folder, folder / "uneven.json"
+
+
 @pytest.fixture
-def undisturbed(ftk_run, tmp_path):
-    return ftk_run(**SETTINGS, dataset=rows_file(tmp_path)).folder
+def undisturbed(made_once, tmp_path):
+    """A copy of it, with its rows, where the test's own runs are."""
+    folder, rows = made_once
+    shutil.copyfile(rows, tmp_path / "uneven.json")
+    shutil.copytree(folder, tmp_path / "out")
+    record = json.loads((folder / "run.json").read_text())
+    record["options"]["dataset"] = str(tmp_path / "uneven.json")
+    (tmp_path / "out" / "run.json").write_text(json.dumps(record))
+    return tmp_path / "out"
 
 
 @pytest.mark.parametrize("step", [2, 4, 8, 10, 11])
@@ -135,54 +151,56 @@ import ftk_training.fitting, ftk_hf.loading, transformers.models.llama.modeling_
 from ftk.run import execute
 from ftk.testing.runs import plan_in
 
-settings, kills, seconds, seed = json.loads(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
-rng, killed, started, folder = random.Random(seed), 0, 0, Path.cwd()
-while True:
-    out = folder / f"out-{started}"
+found = []
+for settings, seconds in json.loads(sys.argv[1]):
+    rng, killed, started, folder = random.Random(7), 0, 0, Path.cwd()
     while True:
-        child = os.fork()
-        if child == 0:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            try:
-                execute(plan_in(folder, **settings, output_dir=str(out)))
-                os._exit(0)
-            except BaseException:
-                import traceback
-                traceback.print_exc()
-                os._exit(1)
-        if killed < kills:
-            time.sleep(rng.uniform(0.02, seconds))
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status):
-            killed += 1
-            continue
-        if os.WEXITSTATUS(status):
-            sys.exit(1)
-        break
-    started += 1
-    if killed >= kills:
-        print(json.dumps([killed, started]))
-        break
-"""
+        out = folder / f"out-{len(found)}-{started}"
+        while True:
+            child = os.fork()
+            if child == 0:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                try:
+                    execute(plan_in(folder, **settings, output_dir=str(out)))
+                    os._exit(0)
+                except BaseException:
+                    import traceback
+                    traceback.print_exc()
+                    os._exit(1)
+            if killed < KILLS:
+                time.sleep(rng.uniform(0.02, seconds))
+                os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            if os.WIFSIGNALED(status):
+                killed += 1
+                continue
+            if os.WEXITSTATUS(status):
+                sys.exit(1)
+            break
+        started += 1
+        if killed >= KILLS:
+            found.append(started)
+            break
+print(json.dumps(found))
+""".replace("KILLS", "5")
 
 
-@pytest.mark.parametrize("more", [{}, {"streaming": True, "buffer_size": 3}], ids=["", "streaming"])
-def test_no_instant_of_a_kill_changes_a_loss(ftk_run, tmp_path, more):
-    """Ten kills, spread by a fixed seed over the time that a whole run takes."""
-    settings = {**SETTINGS, **more, "dataset": rows_file(tmp_path)}
-    undisturbed = ftk_run(**settings).folder
-    seconds = json.loads((undisturbed / "all_results.json").read_text())["train_runtime"] + 0.3
-    command = [sys.executable, "-c", ZYGOTE, json.dumps(settings), "10", str(seconds), "7"]
+def test_no_instant_of_a_kill_changes_a_loss(ftk_run, tmp_path):
+    """Five kills, spread by a fixed seed over the time that a whole run takes, with rows on disk and streamed."""
+    given, whole = [], []
+    for number, more in enumerate(({}, {"streaming": True, "buffer_size": 3})):
+        settings = {**SETTINGS, **more, "dataset": rows_file(tmp_path)}
+        whole.append(ftk_run(**settings, output_dir=str(tmp_path / f"whole-{number}")).folder)
+        given.append([settings, json.loads((whole[-1] / "all_results.json").read_text())["train_runtime"] + 0.3])
+    command = [sys.executable, "-c", ZYGOTE, json.dumps(given)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    killed, started = json.loads(done.stdout.splitlines()[-1])
-    assert killed == 10
-    for number in range(started):
-        out = tmp_path / f"out-{number}"
-        assert log_of(out) == log_of(undisturbed)
-        assert (out / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
-        assert not list(out.glob(f"{rundir.ASIDE}*"))
+    for number, started in enumerate(json.loads(done.stdout.splitlines()[-1])):
+        for start in range(started):
+            out = tmp_path / f"out-{number}-{start}"
+            assert log_of(out) == log_of(whole[number])
+            assert (out / "model.safetensors").read_bytes() == (whole[number] / "model.safetensors").read_bytes()
+            assert not list(out.glob(f"{rundir.ASIDE}*"))
 
 
 def test_a_damaged_checkpoint_is_skipped_and_the_log_says_why(ftk_run, tmp_path, undisturbed, caplog):
@@ -306,39 +324,50 @@ def test_rows_that_have_changed_are_trained_when_that_is_said(ftk_run, tmp_path,
 
 
 FULL_DISK = """
-import json, resource, sys
+import json, os, resource, sys
 from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import ftk_hf.loading, ftk_training.fitting
+import ftk_training.checkpoints as checkpoints
 from ftk.errors import CheckpointError
 from ftk.run import execute
 from ftk.testing.runs import plan_in
-import ftk_training.checkpoints as checkpoints
 save = checkpoints.save
-def limited(trainer):
-    if trainer.state.global_step == 4:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-    return save(trainer)
-checkpoints.save = limited
-try:
-    execute(plan_in(Path.cwd(), **json.loads(sys.argv[1])))
-except CheckpointError as error:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    print(error)
+for room in json.loads(sys.argv[2]):
+    if os.fork():
+        os.wait()
+        continue
+    def limited(trainer):
+        if trainer.state.global_step == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        return save(trainer)
+    checkpoints.save = limited
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    try:
+        execute(plan_in(Path.cwd(), **json.loads(sys.argv[1]), output_dir=str(room)))
+    except CheckpointError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        Path(f"said-{room}").write_text(str(error))
+    os._exit(0)
 """
 
 
-@pytest.mark.parametrize("room", [100_000, 1_000_000, 2_000_000], ids=["tokenizer", "weights", "optimizer"])
-def test_a_write_that_fails_is_one_line_and_earlier_checkpoints_stay(tmp_path, room):
-    """A limit on the size of files stands in for a full disk: writes fail in the same places."""
-    settings = {**SETTINGS, "dataset": rows_file(tmp_path)}
-    command = [sys.executable, "-c", FULL_DISK, json.dumps(settings), str(room)]
+def test_a_write_that_fails_is_one_line_and_earlier_checkpoints_stay(tmp_path):
+    """A limit on the size of files stands in for a full disk: writes fail in the same places, which are the tokenizer,
+    the weights and the optimizer."""
+    settings, rooms = {**SETTINGS, "dataset": rows_file(tmp_path)}, [100_000, 1_000_000, 2_000_000]
+    command = [sys.executable, "-c", FULL_DISK, json.dumps(settings), json.dumps(rooms)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    said = [line for line in done.stdout.splitlines() if not line.startswith("step ")]
-    assert len(said) == 1, done.stdout + done.stderr[-2000:]
-    assert "checkpoint-4: cannot be written" in said[0]
-    assert "start the same command again" in said[0]
-    left = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
-    assert left == {"checkpoint-2"}
-    assert rundir.damage(tmp_path / "out" / "checkpoint-2") == ""
+    assert done.returncode == 0, done.stderr[-2000:]
+    for room in rooms:
+        said = (tmp_path / f"said-{room}").read_text()
+        assert "\n" not in said
+        assert "checkpoint-4: cannot be written" in said
+        assert "start the same command again" in said
+        left = {path.name for path in (tmp_path / str(room)).iterdir() if path.is_dir()}
+        assert left == {"checkpoint-2"}
+        assert rundir.damage(tmp_path / str(room) / "checkpoint-2") == ""
 
 
 TWO_PROCESSES = """
