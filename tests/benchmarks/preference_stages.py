@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ TRL = """
 import json, sys, time, torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import {model}, AutoTokenizer, TrainerCallback
 from trl import {config}, {trainer}
 
 folder, rows, out, steps, batch, method = sys.argv[1:]
@@ -52,7 +52,7 @@ class Clock(TrainerCallback):
 
 class Counting({trainer}):
     def training_step(self, model, inputs, *more):
-        tokens.append(int(sum(v.sum() for k, v in inputs.items() if k.endswith("attention_mask"))))
+        tokens.append(int(inputs["attention_mask"].sum()))
         return super().training_step(model, inputs, *more)
 
 tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -63,9 +63,9 @@ arguments = {config}(
     logging_steps=1, save_strategy="no", max_length=1024, disable_tqdm=True,
 )
 trainer = Counting(
-    model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), args=arguments, processing_class=tokenizer,
+    model={model}.from_pretrained(folder, dtype=torch.float32, **{loading}), args=arguments, processing_class=tokenizer,
     train_dataset=Dataset.from_list([json.loads(line) for line in open(rows)]), callbacks=[Clock()],
-    peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear") if method == "lora" else None,
+    peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", **{adapting}) if method == "lora" else None,
 )
 trainer.train()
 json.dump({{"times": times, "tokens": tokens}}, open(out, "w"))
@@ -76,7 +76,8 @@ json.dump({{"times": times, "tokens": tokens}}, open(out, "w"))
 class Stage:
     """rows(number) -> (what ftk reads, what TRL reads), deterministic. entry: what ftk's data set says of its rows.
 
-    ways: name → keys of the YAML beside those of all. config, trainer: TRL's classes.
+    ways: name → keys of the YAML beside those of all. config, trainer: TRL's classes. model: the class of its model,
+    loading and adapting: further arguments of that and of its LoRA.
     """
 
     rows: Callable[[int], tuple[dict[str, Any], dict[str, Any]]]
@@ -84,6 +85,15 @@ class Stage:
     ways: dict[str, dict[str, Any]]
     config: str
     trainer: str
+    model: str = "AutoModelForCausalLM"
+    loading: dict[str, Any] = field(default_factory=dict)
+    adapting: dict[str, Any] = field(default_factory=dict)
+
+    def script(self) -> str:
+        """TRL's side."""
+        return TRL.format(
+            **{name: getattr(self, name) for name in ("config", "trainer", "model", "loading", "adapting")}
+        )
 
 
 def said(rng: random.Random, number: int) -> str:
@@ -102,6 +112,16 @@ def pair(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"instruction": prompt, "chosen": chosen, "rejected": rejected}, theirs
 
 
+def feedback(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A prompt with one answer, every other one liked."""
+    ours, theirs = pair(number)
+    liked = bool(number % 2)
+    side = "chosen" if liked else "rejected"
+    tagged = {"prompt": theirs["prompt"], "completion": theirs[side], "label": liked}
+    return {"instruction": ours["instruction"], "output": ours[side], "liked": liked}, tagged
+
+
+LIKED = {"columns": {"prompt": "instruction", "response": "output", "kto_tag": "liked"}}
 RANKED = {"ranking": True, "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}}
 STAGES = {
     "dpo": Stage(
@@ -114,6 +134,17 @@ STAGES = {
         "DPOConfig",
         "DPOTrainer",
     ),
+    "rm": Stage(
+        pair,
+        RANKED,
+        {"plain": {"stage": "rm", "share_prompts": False}, "shared prompts": {"stage": "rm", "share_prompts": True}},
+        "RewardConfig",
+        "RewardTrainer",
+        model="AutoModelForSequenceClassification",
+        loading={"num_labels": 1},
+        adapting={"task_type": "SEQ_CLS"},
+    ),
+    "kto": Stage(feedback, LIKED, {"plain": {"stage": "kto"}}, "KTOConfig", "KTOTrainer"),
 }
 
 
@@ -131,7 +162,7 @@ def write_inputs(stage: Stage, steps: int, method: str) -> None:
     for way, keys in stage.ways.items():
         made = {**everywhere, **keys, "output_dir": way.replace(" ", "_")}
         Path(f"{made['output_dir']}.yaml").write_text(json.dumps(made))  # JSON is YAML
-    Path("trl_side.py").write_text(TRL.format(config=stage.config, trainer=stage.trainer))
+    Path("trl_side.py").write_text(stage.script())
 
 
 def model_folder(way: str) -> str:
