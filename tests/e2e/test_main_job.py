@@ -19,26 +19,30 @@ lora_rank: 8
 lora_target: all
 dataset: identity,alpaca_en_demo
 dataset_dir: {data}
-max_samples: 60
+max_samples: 40
 cutoff_len: 128
 output_dir: out
 per_device_train_batch_size: 4
 learning_rate: 1.0e-2
 lr_scheduler_type: cosine
-num_train_epochs: 3
+num_train_epochs: {epochs}
 logging_steps: 1
 save_strategy: "no"
 """
 
 
 @pytest.mark.parametrize(
-    ("model", "template", "falls_to"),
-    [("ftk://tiny-chat", None, 0.8), ("ftk://random/qwen2", "qwen", 0.97), ("ftk://random/llama", "llama3", 0.97)],
+    ("model", "template", "epochs", "falls_to"),
+    [
+        ("ftk://tiny-chat", None, 2, 0.8),
+        ("ftk://random/qwen2", "qwen", 2, 0.985),
+        ("ftk://random/llama", "llama3", 2, 0.985),
+    ],
 )
-def test_lora_on_real_rows_learns_reloads_and_chats(model, template, falls_to, tmp_path, monkeypatch, ftk_cli):
+def test_lora_on_real_rows_learns_reloads_and_chats(model, template, epochs, falls_to, tmp_path, monkeypatch, ftk_cli):
     """A random model learns little, because LoRA leaves its random embeddings alone; it must learn all the same."""
     monkeypatch.chdir(tmp_path)
-    text = CONFIG.format(model=model, data=DATA) + (f"template: {template}\n" if template else "")
+    text = CONFIG.format(model=model, data=DATA, epochs=epochs) + (f"template: {template}\n" if template else "")
     (tmp_path / "train.yaml").write_text(text)
     done = ftk_cli("run", "train.yaml")
     assert done.exit_code == 0, done.output
