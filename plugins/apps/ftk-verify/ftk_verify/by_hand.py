@@ -87,7 +87,9 @@ def texts_of(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def shown_batch(run: Run, row: Mapping[str, Any], most: int | None = None) -> dict[str, torch.Tensor]:
-    """What a model is shown of one row: its tokens and media. Of a pair it is the chosen one."""
+    """What a model is shown of one row: its tokens and media. Of a pair it is the chosen one, of a pack of pairs the
+    first one's."""
+    row = row.get("pairs", [row])[0]
     prefix = "" if "input_ids" in row else "chosen_"
     media = row.get(f"{prefix}media", ())
     ids_T = np.array(row[f"{prefix}input_ids"])[: None if media else most]

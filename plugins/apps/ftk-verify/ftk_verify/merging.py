@@ -47,8 +47,9 @@ def loaded_equals_trained(bench: Bench) -> Outcome:
     effect = apart(base_TV, wanted_TV) if base_TV is not None else None
     how = "loaded again" if not adapter else "merged" if not kept_aside else "loaded again"
     said = ", ".join(f"logits of the {'adapter' if adapter else 'model'}{where} {share:.1e}" for where, share in shares)
+    said += " apart"
     if effect is not None:
-        said += f" apart; without it they are {effect:.1e}"
+        said += f"; without it they are {effect:.1e}"
         if effect <= bench.tolerance:
             return Outcome(None, f"the adapter changes nothing that could be compared ({effect:.1e})")
     worst = max(share for _, share in shares)
