@@ -28,7 +28,7 @@ class Parrot:
     def generate(self, prompts, sampling):
         import numpy, torch
         torch.rand(3), random.random(), numpy.random.rand()
-        Parrot.asked.append((len(prompts), sampling.seed, self.model.training))
+        Parrot.asked.append((len(prompts), sampling.seed, getattr(self.model, "training", None)))
         return [ftk.Reply(prompt.messages[-1].text, "stop", 1, 1) for prompt in prompts]
 
     def close(self):
@@ -131,6 +131,32 @@ def test_a_run_may_train_evaluate_and_then_predict(ftk_run, tmp_path, parrot, ca
     assert "eval_score 7.5000" in capsys.readouterr().out
     assert len(lines_of(finished)) == finished.metrics["predict_number"] == 3
     assert finished.metrics["train_steps"] == 2
+
+
+def test_an_engine_with_weights_of_its_own_predicts_and_no_model_is_loaded_here(ftk_run, tmp_path, parrot, monkeypatch):
+    monkeypatch.setattr(Run, "model", lambda *_, **__: pytest.fail("nobody needs it"))
+    data = {"dataset": None, "eval_dataset": rows_in(tmp_path, "e", 3)}
+    assert ftk_run(**{**ANSWERS, "infer_backend": "apart"}, **data, do_predict=True).metrics["predict_number"] == 3
+
+
+def test_a_run_that_ended_while_it_predicted_goes_on_there(ftk_run, tmp_path, parrot, monkeypatch):
+    settings = {**ANSWERS, "do_train": True, "do_predict": True, "eval_dataset": rows_in(tmp_path, "e", 6)}
+    settings |= {"per_device_eval_batch_size": 2, "save_strategy": "steps", "save_steps": 1}
+    generate = parrot.Parrot.generate
+
+    def tired(self, prompts, sampling):
+        if sampling.seed == 46:
+            raise RuntimeError("killed")
+        return generate(self, prompts, sampling)
+
+    monkeypatch.setattr(parrot.Parrot, "generate", tired)
+    with pytest.raises(RuntimeError):
+        ftk_run(**settings)
+    monkeypatch.setattr(parrot.Parrot, "generate", generate)
+    parrot.Parrot.asked.clear()
+    finished = ftk_run(**settings)
+    assert [line["predict"] for line in lines_of(finished)] == [f"e {n}" for n in range(6)]
+    assert [seed for _, seed, _ in parrot.Parrot.asked] == [46]
 
 
 def test_the_engine_answers_with_the_model_that_was_trained(ftk_run, tmp_path, fake_plugin):
