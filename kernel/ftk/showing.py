@@ -47,7 +47,8 @@ def show_plan(plan: Plan) -> None:
     console.print(f"[bold]Plan[/] of {plan.config}, nothing was loaded")
     rows = []
     for number, (step, kinds) in enumerate(STEPS, start=1):
-        for kind in kinds:
+        within = (name for name, kind in plan.registry.kinds.items() if kind.within.partition(":")[0] in kinds)
+        for kind in (*kinds, *within):
             for spec in plan.chosen.get(kind, ()):
                 who = plan.registry.record_of(spec).who
                 rows.append((f"{number} {step}", kind, spec.name, who, spec.summary))

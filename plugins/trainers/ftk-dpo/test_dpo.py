@@ -5,13 +5,16 @@ When the losses have to move, ``python test_dpo.py`` beside this file writes the
 """
 
 import json
+import re
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from ftk import ConfigError
+from ftk.showing import show_plan
 from ftk.testing import check_plugin, run_in
+from ftk.testing.runs import plan_in
 from ftk_training.reference_cache import FILE, read
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -222,6 +225,11 @@ def test_pictures_of_a_pair_are_seen(tmp_path, caplog):
     assert found[0]["loss"] == pytest.approx(0.6931472, abs=1e-6)
     assert found[0]["grad_norm"] > 0
     assert found[0]["logps/chosen"] != pytest.approx(found[1]["logps/chosen"], rel=1e-6)
+
+
+def test_the_dry_run_names_the_loss(tmp_path, tiny, capsys):
+    show_plan(plan_in(tmp_path, stage="dpo", model_name_or_path=tiny, dataset=[entry(tmp_path)], pref_loss="ipo"))
+    assert re.search(r"5 train +preference_loss +ipo +ftk-dpo", capsys.readouterr().out)
 
 
 def test_smoothing_belongs_to_sigmoid(tmp_path, tiny):
