@@ -341,8 +341,8 @@ def ftk_trainers() -> Iterable[specs.Trainer]:
     Called once at discovery, gets nothing, yields :class:`ftk.Trainer`. Chosen by ``stage: NAME``. The target
     ``train(run)`` asks the run for what it needs (``run.tokenizer``, ``run.rows("train")``,
     ``run.model(trainable=True)``, ``run.optimizer(model)``), reports steps with ``run.log(step, metrics)`` and returns
-    its metrics, name → number. ``uses`` lists the kinds that take part; a key of any other is reported as without
-    effect.
+    its metrics, name → number. ``uses`` lists the kinds that take part, ``uses_when`` those that do under a condition;
+    a key of any other is reported as without effect.
 
     ``ftk_count.py``, reached by ``stage: count``::
 
