@@ -5,13 +5,16 @@ process that trains (getrusage), the steps and tokens of a run's own log, and si
 """
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from ftk import ConfigError
 from ftk.opening import plan_run
 from ftk.run import execute
 from ftk.testing import check_plugin
+from ftk_plan.device import Device
 from ftk_plan.memory import estimate
 from ftk_plan.plan_command import find_out
 from ftk_plan.rows import look_at
@@ -48,7 +51,8 @@ def config(tmp_path):
     def write(rows=ROWS, **settings):
         (tmp_path / "rows.json").write_text(json.dumps(rows))
         settings = {
-            "model_name_or_path": "ftk://random/llama", "dataset": str(tmp_path / "rows.json"), "template": "chatml",
+            "model_name_or_path": "ftk://random/llama", "template": "chatml",
+            "dataset": [{"file_name": str(tmp_path / "rows.json"), "ranking": rows is PAIRS}],
             "output_dir": str(tmp_path / "out"), "cutoff_len": 256, "per_device_train_batch_size": 4, "use_cpu": True,
             "preprocessing_num_workers": 1, "logging_steps": 1, **settings,
         }  # fmt: skip
@@ -92,8 +96,7 @@ def allocated(path, **settings):
         {"finetuning_type": "lora"},
         {"finetuning_type": "full", "gradient_checkpointing": True},
         {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
-        {"finetuning_type": "full", "gradient_accumulation_steps": 2},
-        {"finetuning_type": "full", "optim": "adafactor"},
+        {"finetuning_type": "full", "gradient_accumulation_steps": 2, "optim": "adafactor"},
         {"finetuning_type": "full", "use_galore": True, "galore_rank": 8},
         {"finetuning_type": "full", "pure_bf16": True},
         {"finetuning_type": "lora", "stage": "dpo"},
@@ -109,3 +112,84 @@ def test_the_estimate_is_what_the_allocator_gives_out(config, middling, settings
     found = memory_of(path)
     assert found.total == pytest.approx(allocated(path), rel=0.3 if own else 0.15)
     assert found.notes == []
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 5, "num_train_epochs": 2}, {"packing": True}])
+def test_steps_and_tokens_are_those_of_the_run(config, tmp_path, settings):
+    path = config(model_name_or_path="ftk://random/llama", plot_loss=False, save_strategy="no", **settings)
+    found = costs_of(path).schedule
+    metrics = execute(plan_run(path, []))
+    assert found.num_steps == metrics["train_steps"]
+    # in packs the padding counts as documents of its own
+    assert found.num_tokens == pytest.approx(
+        metrics["num_input_tokens_seen"], rel=0.01 if settings.get("packing") else 1e-6
+    )
+
+
+def test_a_sample_is_scaled_to_all_rows_and_says_so(config):
+    path = config()
+    plan = plan_run(path, [])
+    part, whole = look_at(plan, [], 6), look_at(plan, [], None)
+    assert (part.exact, whole.exact) == (False, True)
+    assert "sample of 6" in part.source
+    assert part.num_rows == whole.num_rows == len(ROWS)
+    assert part.tokens_per_row == pytest.approx(whole.tokens_per_row, rel=0.05)
+
+
+def test_parameters_that_learn_are_counted_without_weights(config, middling):
+    lora = memory_of(config(model_name_or_path=middling, lora_rank=4, lora_target="q_proj"))
+    assert lora.num_trainable == 4 * 2 * 256 * SIZES["num_hidden_layers"]
+    full = memory_of(config(model_name_or_path=middling, finetuning_type="full"))
+    assert full.num_trainable == full.num_parameters == lora.num_parameters - lora.num_trainable
+    assert full.optimizer == pytest.approx(2 * full.gradients, rel=0.01)
+
+
+def test_quantised_weights_are_their_bits_and_scales(config, middling):
+    """The layers of a block in 4.5 bits; embeddings and the output layer as they are, and the adapter in float32."""
+    plain = memory_of(config(model_name_or_path=middling, finetuning_type="lora"))
+    packed = memory_of(config(model_name_or_path=middling, finetuning_type="lora", quantization_bit=4))
+    linear = SIZES["num_hidden_layers"] * (4 * 256 * 256 + 3 * 256 * 768)
+    assert plain.weights - packed.weights == pytest.approx(linear * (4 - 4.5 / 8), rel=1e-3)
+    assert "4.5 bits" in packed.notes[0]
+
+
+def test_a_pair_is_two_sequences_and_a_copy_to_measure_against_is_counted(config, middling):
+    settings = {"model_name_or_path": middling, "stage": "dpo", "per_device_train_batch_size": 2}
+    lora = costs_of(config(PAIRS, **settings))
+    assert (lora.rows.forward_rows, lora.memory.batch[0], lora.memory.reference) == (2, 4, 0)
+    full = memory_of(config(PAIRS, finetuning_type="full", **settings))
+    assert full.reference == full.gradients
+    assert memory_of(config(PAIRS, finetuning_type="full", precompute_ref_log_probs=True, **settings)).reference == 0
+
+
+def test_an_adapter_that_needs_the_weights_says_so(config):
+    with pytest.raises(ConfigError, match=r"without weights.*--probe"):
+        memory_of(config(pissa_init=True))
+
+
+def test_what_does_not_fit_is_told_with_what_to_change(config, ftk_cli, monkeypatch):
+    small = Device("a small one", 10 * 2**20, 20 * 2**20, 2**20, 0.0)
+    monkeypatch.setattr("ftk_plan.plan_command.device_of", lambda use_cpu: small)
+    path = config(finetuning_type="full", per_device_train_batch_size=16)
+    told = ftk_cli("plan", path, "--json")
+    assert told.exit_code == 1
+    found = json.loads(told.stdout[told.stdout.index("{") :])
+    assert not found["fits"]
+    changes = [tuple(one["settings"]) for one in found["suggestions"]]
+    assert changes[:2] == [("gradient_checkpointing",), ("per_device_train_batch_size", "gradient_accumulation_steps")]
+    assert all(one["saves"] > 0 for one in found["suggestions"])
+    shown = ftk_cli("plan", path)
+    assert "It does not fit: 10.5 MB of 21 MB are free" in shown.output
+    assert "per_device_train_batch_size: 1" in shown.output
+    assert "Plan of" in shown.output
+
+
+def test_a_probe_measures_the_process_and_the_estimate_is_near_it(config, middling):
+    """Within 30%: on a CPU the C library keeps pieces of memory that nobody can foresee."""
+    path = config(model_name_or_path=middling, finetuning_type="full", per_device_train_batch_size=8)
+    costs = find_out(plan_run(path, []), [], 1000, probed=True, suggest=False)
+    peak, what = costs.measured
+    assert what == "the process"
+    assert costs.needed == peak
+    assert costs.estimate == pytest.approx(peak, rel=0.3)
+    assert not Path(costs.plan.value("output_dir")).exists()

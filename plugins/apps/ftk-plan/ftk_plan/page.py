@@ -66,7 +66,7 @@ def show(costs: Costs) -> None:
         console.print(f"\n[bold red]It does not fit[/]: {free}, it needs {size(costs.needed)}.")
     if costs.suggestions:
         console.print("\n[bold]What would save memory[/], each by itself")
-        _table(console, ((_words(one.settings), size(one.saves), _cost(one)) for one in costs.suggestions))
+        _table(console, ((_words(one.settings), size(one.saves), _cost(one, costs.fits)) for one in costs.suggestions))
 
 
 def _sequences(number: int) -> str:
@@ -77,9 +77,9 @@ def _words(settings: object) -> str:
     return ", ".join(f"{key}: {str(one).lower()}" for key, one in dict(settings).items())  # type: ignore[call-overload]
 
 
-def _cost(one: object) -> str:
+def _cost(one: object, already: bool) -> str:
     cost, fits = one.cost, one.fits  # type: ignore[attr-defined]
-    return f"{cost}; then it fits" if fits else cost
+    return f"{cost}; then it fits" if fits and not already else cost
 
 
 def _table(console: Console, rows: Iterable[tuple[str, str, str]]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from ftk.plan import Plan
@@ -53,14 +55,14 @@ def look_at(plan: Plan, words: Sequence[str], sample: int | None, keep: int = 64
     limit = value(plan, "max_samples")
     streamed = bool(value(plan, "streaming"))
     counts = [_count(dataset.open(), limit) for dataset in Run(plan).datasets("train")] if sample else []
-    most = max(counts, default=0)
-    if streamed or sample is None or most <= sample:
-        plan_of_rows, share = changed(plan, words, ALONE), 1.0
-    else:
-        plan_of_rows = changed(plan, words, {**ALONE, "max_samples": sample})
+    settings, share = dict(ALONE), 1.0
+    if not streamed and sample is not None and max(counts, default=0) > sample:
+        settings["max_samples"] = sample
         share = sum(counts) / sum(min(count, sample) for count in counts)
-    rows = Run(plan_of_rows).rows("train")
-    found = [_shapes(row) for row in (islice(rows, sample or 1000) if streamed else rows)]
+    with tempfile.TemporaryDirectory(prefix="ftk-plan-") as folder:
+        settings["output_dir"] = str(Path(folder) / "out")
+        rows = Run(changed(plan, words, settings)).rows("train")
+        found = [_shapes(row) for row in (islice(rows, sample or 1000) if streamed else rows)]
     tokens = [sum(shape.num_tokens for shape in row) for row in found]
     trained = [sum(len(shape.trained) for shape in row) for row in found]
     longest = sorted(found, key=lambda row: -max((shape.num_tokens for shape in row), default=0))[:keep]
