@@ -91,7 +91,8 @@ class Reporter(TrainerCallback):
         self.run.log(state.global_step, logs)
         if self.terminal:
             shown = self.trainer.generating.reported if self.trainer.generating else ()
-            self.terminal.log(state.global_step, {**logs, "memory": peak_bytes(args.device)}, shown)
+            memory = {"memory": peak_bytes(args.device)} if "loss" in logs else {}
+            self.terminal.log(state.global_step, {**logs, **memory}, shown)
 
     def last_evaluation(self) -> dict[str, float]:
         """What was evaluated after the last step, empty when that has still to be done.

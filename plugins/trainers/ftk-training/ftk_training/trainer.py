@@ -85,6 +85,16 @@ class ExactTrainer(Trainer):
         ) in self.configs:  # transformers' Trainer sets the whole model's, which its language model may not read
             part.use_cache = self.args.use_cache
         self.guard = LossGuard(self)
+        # some models' own loss is not told how many tokens a step has
+        self.sums_tokens = (
+            loss is None
+            and not self.model_accepts_loss_kwargs
+            and self._loss_shifts_labels
+            and self.label_smoother is None
+            and self.args.n_gpu <= 1
+        )
+        if self.sums_tokens:
+            self.loss_is_scaled_for_ga = True
         self.noted: tuple[Any, Any] | None = None
         self.stream = Stream(self, self.train_dataset) if is_stream(self.train_dataset) else None
         if loss is not None:
@@ -173,7 +183,7 @@ class ExactTrainer(Trainer):
 
     def _loss_of(self, model: nn.Module, inputs: Batch, return_outputs: bool, num_items_in_batch: Any) -> Any:
         if self.loss is None or self.count is None:
-            if "loss_weights" in inputs:
+            if "loss_weights" in inputs or (self.sums_tokens and "labels" in inputs):
                 loss, outputs = weighted_loss(self, model, dict(inputs), num_items_in_batch)
                 return (loss, outputs) if return_outputs else loss
             if self.label_smoother is not None and weighs_losses(model):
@@ -192,10 +202,11 @@ class ExactTrainer(Trainer):
         return (loss, dict(sums)) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Any:
-        if self.count is None:
+        count = self.count or (num_targets if self.sums_tokens else None)
+        if count is None:
             items = super()._get_num_items_in_batch(batch_samples, device)
             return items.clamp(min=1) if isinstance(items, torch.Tensor) else items
-        items = torch.as_tensor(sum(self.count(batch) for batch in batch_samples), device=device)
+        items = torch.as_tensor(sum(count(batch) for batch in batch_samples), device=device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             items = self.accelerator.gather(items.reshape(1)).sum()
         return items.clamp(min=1)
@@ -412,9 +423,14 @@ def _num_labels(inputs: Batch) -> torch.Tensor | int:
     return total
 
 
-def _num_trained(inputs: Batch) -> int:
+def num_targets(inputs: Batch) -> torch.Tensor:
+    """How many tokens of a batch are predicted, as causal models count."""
     labels = inputs["shift_labels"] if "shift_labels" in inputs else inputs["labels"][..., 1:]
-    return int((labels != -100).sum())
+    return labels.ne(-100).sum()
+
+
+def _num_trained(inputs: Batch) -> int:
+    return int(num_targets(inputs))
 
 
 def _num_right(logits_BTV: torch.Tensor, inputs: Batch) -> torch.Tensor:

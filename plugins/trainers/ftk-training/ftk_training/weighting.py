@@ -42,7 +42,8 @@ def weighted_loss(trainer: ExactTrainer, model: nn.Module, inputs: Batch, num_it
 
     The number is ``num_items``, the whole step's, or this batch's own without it, whatever the tokens weigh: an answer
     of weight 0.5 pulls half as hard as with weight 1, and its neighbours pull as before.
-    inputs: a batch with ``loss_weights`` (B, T), or (B, K) beside ``shift_labels``; it is used up.
+    inputs: a batch with ``loss_weights`` (B, T), or (B, K) beside ``shift_labels``, or without when all weigh 1; it is
+        used up.
     Raises ConfigError with label smoothing, which transformers computes in its own way.
     """
     if trainer.label_smoother is not None:
@@ -53,10 +54,10 @@ def weighted_loss(trainer: ExactTrainer, model: nn.Module, inputs: Batch, num_it
     outputs = model(**inputs)
     logits_BTV = outputs["logits"]
     if shifted is None:
-        weights, shifted = weights[:, 1:], labels[:, 1:]
+        weights, shifted = None if weights is None else weights[:, 1:], labels[:, 1:]
         logits_BTV = logits_BTV[:, -labels.shape[1] : -1]  # prompt tuning puts tokens in front
     surprise = functional.cross_entropy(logits_BTV.float().flatten(0, 1), shifted.flatten(), reduction="none")
-    total = (surprise * weights.flatten()).sum()
+    total = (surprise if weights is None else surprise * weights.flatten()).sum()
     loss = total / ((shifted != -100).sum() if num_items is None else num_items)
     if (balance := outputs.get("aux_loss")) is not None:  # a mixture of experts adds it to a loss of its own
         config = trainer.accelerator.unwrap_model(trainer.model).config.get_text_config()
