@@ -9,8 +9,9 @@ import shutil
 import pytest
 import yaml
 from ftk.opening import open_run
+from ftk.registry import Registry
 from ftk.testing import run_in
-from ftk_verify import disk
+from ftk_verify import disk, small_model
 
 ROWS = [{"instruction": f"Say {word}.", "input": "", "output": f"{word}, {word}"} for word in "abcdefghijklmnop"]
 SETTINGS = {
@@ -127,9 +128,26 @@ def test_the_room_on_the_disk_is_what_a_run_takes(way, tmp_path, config):
     folder = finished.folder / "checkpoint-2"
     taken = sum((folder / name).stat().st_size for name in ("optimizer.pt", *_weights(folder)))
     assert one == pytest.approx(taken, rel=0.05, abs=40_000)  # what torch.save writes beside the numbers
-    assert result == pytest.approx(sum((finished.folder / name).stat().st_size for name in _weights(folder)), rel=0.05)
+    assert result == pytest.approx(
+        sum((finished.folder / name).stat().st_size for name in _weights(folder)), rel=0.05, abs=5_000
+    )
     assert count == 3
 
 
 def _weights(folder):
     return [file.name for file in folder.glob("*.safetensors")]
+
+
+def test_where_no_narrow_model_works_the_width_stays(config, tmp_path, monkeypatch):
+    shrunk = small_model.shrunk
+
+    def refusing(config, least):
+        if least != 1:
+            raise ValueError("not so narrow")
+        return shrunk(config, least)
+
+    monkeypatch.setattr(small_model, "shrunk", refusing)
+    path = config(model_name_or_path="ftk://random/llama?num_hidden_layers=5&hidden_size=96")
+    said = small_model.make(path, [], Registry.discover(), tmp_path / "small", 64)
+    assert said.startswith("llama with 2 layers")
+    assert json.loads((tmp_path / "small" / "config.json").read_text())["hidden_size"] == 96
