@@ -174,7 +174,7 @@ def test_the_reference_is_given_all_that_the_policy_is(monkeypatch):
                 yield "reference"
 
     formula = lambda mine, labels, theirs: ((mine - theirs).square().sum(-1), {})  # noqa: E731
-    spec = SimpleNamespace(load=lambda: lambda run: formula, reference=True)
+    spec = SimpleNamespace(load=lambda: lambda run: formula, reference=True, switch=None)
     monkeypatch.setattr("ftk_sft.token_losses.target_logits", logits)
     loss = TokenLosses(None, spec)
     loss.reference = Reference()
@@ -191,3 +191,10 @@ def test_the_reference_is_given_all_that_the_policy_is(monkeypatch):
     assert who == "reference"
     assert mine.keys() == theirs.keys() == {"input_ids", "position_ids", "pixel_values"}
     assert all(mine[name] is theirs[name] for name in mine)
+
+
+def test_several_gpus_in_one_process_are_refused_in_one_line(tmp_path, plain):
+    run = Run(plan_in(tmp_path, use_plain_loss=True))
+    trainer = SimpleNamespace(args=SimpleNamespace(n_gpu=2), run=run)
+    with pytest.raises(ConfigError, match=r"use_plain_loss: True: one process drives 2 GPUs.*torchrun"):
+        TokenLosses(run, run.plan.one("sft_loss")).begin(trainer)

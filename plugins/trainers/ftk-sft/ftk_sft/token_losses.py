@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from ftk import ConfigError
 from ftk_training.collator import IGNORED
 from ftk_training.logprobs import Targets, model_inputs, target_logits, targets_of
 from torch.nn import functional
@@ -37,11 +38,19 @@ class TokenLosses:
 
     def __init__(self, run: Run, spec: SftLoss) -> None:
         self.formula = spec.load()(run)
-        self.needs_reference = spec.reference
+        self.switch, self.needs_reference = str(spec.switch), spec.reference
         self.reference: Reference | None = None
 
     def begin(self, trainer: ExactTrainer) -> None:
-        """The model still has the weights that training begins with: those of the reference."""
+        """The model still has the weights that training begins with: those of the reference.
+
+        Raises ConfigError where one process drives several GPUs: what is cut down to trained tokens cannot be split.
+        """
+        if trainer.args.n_gpu > 1:
+            raise ConfigError(
+                f"{trainer.run.plan.where(self.switch)}: one process drives {trainer.args.n_gpu} GPUs, which this loss "
+                "cannot. Start one process for each (torchrun), or show it one (CUDA_VISIBLE_DEVICES=0)"
+            )
         if self.needs_reference:
             from ftk_training.reference import reference_of
 
