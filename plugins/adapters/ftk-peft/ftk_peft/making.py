@@ -50,7 +50,12 @@ def load(model: Any, path: str, run: Run, trainable: bool = False) -> Any:
 
 def merged(model: Any, path: str, run: Run) -> Any:
     """The model with a saved adapter added to its weights. Raises ModelError when that cannot be, or is not finite."""
-    where, model = f"{run.plan.where('adapter_name_or_path')}: {path}", load(model, path, run)
+    return merge(load(model, path, run), path, run)
+
+
+def merge(model: Any, path: str, run: Run) -> Any:
+    """The model beneath an adapter that stands beside it, with the adapter in its weights. As :func:`merged`."""
+    where = f"{run.plan.where('adapter_name_or_path')}: {path}"
     targets = getattr(model.active_peft_config, "target_modules", None)
     if ties(model.get_base_model(), () if isinstance(targets, str) or not targets else targets):
         raise ModelError(
