@@ -412,9 +412,10 @@ def ftk_inference_engines() -> Iterable[specs.Engine]:
 def ftk_trackers() -> Iterable[specs.Tracker]:
     """Places that metrics go to.
 
-    Called once at discovery, gets nothing, yields :class:`ftk.Tracker`. Chosen by ``report_to``, any number. The
-    target ``start(run)`` returns an object with ``log(step, metrics)`` and ``close(error)``
-    (:class:`ftk.types.RunningTracker`); ``log`` must not block, and what it raises is reported without ending the run.
+    Called once at discovery, gets nothing, yields :class:`ftk.Tracker`. Chosen by ``report_to`` or its own ``switch``,
+    any number. The target ``start(run)``, called in the first process only, returns an object with
+    ``log(step, metrics)`` and ``close(error)`` (:class:`ftk.types.RunningTracker`); ``log`` must not block. What any of
+    them raises is reported without ending the run. ``ftk_training.tracking`` does the waiting in a thread.
 
     ``ftk_syslog.py``, reached by ``report_to: syslog``::
 

@@ -266,7 +266,8 @@ class _Planner:
         wanted = self.effective(kind.selector)
         if kind.many:
             named = [one for one in wanted if one != "none" and not (kind.own_code and ":" in one)]
-            named += [spec.name for spec in self.registry.specs(name).values() if is_on(self.effective(str(spec.switch)))]
+            known = self.registry.specs(name).values()
+            named += [spec.name for spec in known if is_on(self.effective(str(spec.switch)))]
             return [self.registry.find(name, one) for one in dict.fromkeys(named)]
         if not wanted:
             specs = self.registry.specs(name).values()

@@ -28,7 +28,8 @@ class Spec:
     summary: one line for ``ftk plugins list``.
     options: the option classes (:func:`ftk.options`) that this feature reads, its own or a library plugin's.
     reads: keys owned elsewhere that this feature honours, so that they are not reported as having no effect.
-    switch: the option that turns the feature on, for kinds without a selector; with one, where that names none.
+    switch: the option that turns the feature on, for kinds without a selector; with one, where that names none, and
+        beside what it names where it takes many.
     default: chosen when the YAML names none of its kind; of a kind without a selector, in every run.
     requires: import names that must be installed, checked without importing: ``("vllm",)``.
     extra: the extra that brings them: ``pip install "ftk-vllm[backend]"``.
