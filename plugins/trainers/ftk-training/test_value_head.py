@@ -3,6 +3,7 @@
 """
 
 import copy
+import itertools
 import json
 import os
 import pickle
@@ -149,7 +150,7 @@ def test_a_pickled_object_is_refused_and_not_run(tmp_path):
     with pytest.raises(CheckpointError, match=r"value_head.bin: holds objects that are no tensors.* not read") as error:
         value_head.read(tmp_path)
     assert "\n" not in str(error.value)
-    (tmp_path / OLD_FILE).write_bytes(pickle.dumps(evil))
+    (tmp_path / OLD_FILE).write_bytes(pickle.dumps(evil, protocol=2))
     with pytest.raises(CheckpointError):
         value_head.read(tmp_path)
     assert not (tmp_path / "run by the pickle").exists()
@@ -227,3 +228,14 @@ def test_a_later_run_goes_on_from_the_head_of_the_model_or_adapter_it_names(tmp_
     run = Run(plan_in(tmp_path, **METHODS[method], **{key: str(tmp_path / "out")}, output_dir=str(tmp_path / "next")))
     model = value_head.with_value_head(run, run.model(trainable=True))
     assert torch.equal(head_of(model).summary.weight, value_head.read(tmp_path / "out")[KEYS[0]])
+
+
+def test_it_learns_with_every_layer_where_layers_learn_in_turn(tmp_path):
+    pytest.importorskip("ftk_badam", reason="needs an optimizer that lets layers learn in turn")
+    turns = {"use_badam": True, "badam_switch_interval": 1, **METHODS["full"]}
+    _, losses = train(tmp_path, **turns)
+    heads = [value_head.read(tmp_path / "out" / f"checkpoint-{step}") for step in (1, 2, 3)]
+    for earlier, later in itertools.pairwise(heads):
+        assert all((earlier[key] != later[key]).all() for key in KEYS)
+    _, rest = train(tmp_path, "again", **turns, resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    assert rest == losses[2:]

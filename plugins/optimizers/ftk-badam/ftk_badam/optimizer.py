@@ -14,6 +14,7 @@ from ftk import ConfigError
 from ftk_training import each_weight
 from ftk_training.adamw import AdamW
 from ftk_training.each_weight import EachWeight, Part
+from ftk_training.learning import companions_of
 from ftk_training.matrices import ends, learning
 from torch import nn
 
@@ -119,7 +120,8 @@ class OneBlock(EachWeight):
 
 
 def build(model: nn.Module, run: Run) -> EachWeight:
-    """BAdam over the layers of the model; embeddings, output layer and what else stands outside of layers stay.
+    """BAdam over the layers of the model; embeddings, output layer and what else stands outside of layers stay, but for
+    a value head, which learns with every layer.
 
     Raises ConfigError when the model has no layers that learn, and for a first layer that is not there.
     """
@@ -165,9 +167,10 @@ def _one_layer_at_a_time(model: nn.Module, run: Run, layers: dict[str, list[nn.P
         )
     schedule = Schedule(len(layers), options.badam_switch_interval, options.badam_switch_mode, start, run.seed)
 
+    always = companions_of(run, model)  # a value head, without which no layer has a gradient of any use
     model.requires_grad_(False)
-    blocks = list(layers.values())
-    everything = [weight for weights in blocks for weight in weights]
+    blocks = [[*weights, *always] for weights in layers.values()]
+    everything = [*(weight for weights in layers.values() for weight in weights), *always]
     told = partial(_tell, list(layers), blocks, options.badam_verbose)
     kind = partial(OneBlock, blocks=blocks, schedule=schedule, told=told)
     return each_weight.make(run, model, [Part(InFloat32(), everything)], kind=kind)

@@ -49,6 +49,9 @@ class Companion(Protocol):
     def restore(self, model: Any, folder: Path) -> None:
         """Put those of a checkpoint back into the model. Raises CheckpointError."""
 
+    def parameters(self, model: Any) -> list[torch.nn.Parameter]:
+        """Those that learn, in every step, whatever else an optimizer leaves out in some."""
+
 
 @dataclass
 class Learning:
@@ -112,6 +115,11 @@ def set_form(run: Run, form: Form) -> None:
 def add_companion(run: Run, companion: Companion) -> None:
     """Let weights that have a file of their own be saved and restored with the model."""
     of(run).companions.append(companion)
+
+
+def companions_of(run: Run, model: Any) -> list[torch.nn.Parameter]:
+    """What learns of all that was told of with :func:`add_companion`."""
+    return [weight for companion in of(run).companions for weight in companion.parameters(model)]
 
 
 def split_rates(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

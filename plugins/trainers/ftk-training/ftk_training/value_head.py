@@ -194,6 +194,10 @@ class Saved:
     def restore(self, model: Any, folder: Path) -> None:
         load(model, folder)
 
+    def parameters(self, model: Any) -> list[nn.Parameter]:
+        head = head_of(model)
+        return [weight for weight in head.parameters() if weight.requires_grad] if head is not None else []
+
 
 # Files
 
