@@ -37,7 +37,9 @@ def test_values_and_gradients_are_those_of_the_formula():
     logits = torch.randn(6, 30, dtype=torch.float64, requires_grad=True)
     reference = torch.randn(6, 30, dtype=torch.float64)
     labels = torch.randint(0, 30, (6,))
-    found, metrics = build(SimpleNamespace(options=lambda cls: AsftOptions(asft_alpha=ALPHA)))(logits, labels, reference)
+    found, metrics = build(SimpleNamespace(options=lambda cls: AsftOptions(asft_alpha=ALPHA)))(
+        logits, labels, reference
+    )
     wanted = torch.stack([naive(*each) for each in zip(logits, labels, reference, strict=True)])
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(torch.autograd.grad(found.sum(), logits), torch.autograd.grad(wanted.sum(), logits))
@@ -51,7 +53,7 @@ def log_of(folder):
 
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_the_second_step_is_measured_against_the_model_before_the_first(tmp_path, kind):
-    """Two steps on the same four rows: at first nothing has drifted; then the two models are compared token by token."""
+    """Two steps on the same four rows: at first nothing has drifted; then two models are compared token by token."""
     steps = {"per_device_train_batch_size": 4, "finetuning_type": kind, "max_grad_norm": 0.0}
     plan = plan_in(tmp_path, **SETTINGS, **steps)
     rows = Run(plan).rows("train")

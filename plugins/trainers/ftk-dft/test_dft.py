@@ -47,7 +47,9 @@ def test_five_losses_have_not_moved(tmp_path):
 
 
 def test_it_excludes_the_others(tmp_path):
-    with pytest.raises(PluginError, match="use_dft_loss and use_eaft_loss exclude each other: a run takes one sft_loss"):
+    with pytest.raises(
+        PluginError, match="use_dft_loss and use_eaft_loss exclude each other: a run takes one sft_loss"
+    ):
         plan_in(tmp_path, use_dft_loss=True, use_eaft_loss=True)
 
 
