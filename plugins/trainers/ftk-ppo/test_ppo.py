@@ -229,9 +229,9 @@ def test_the_reward_rises_to_its_maximum_on_a_task_with_a_known_answer(tmp_path)
     (tmp_path / "short.py").write_text("def short(tokens):\n    return [1 - (len(one) - 1) / 11 for one in tokens]\n")
     more = {
         "model_name_or_path": "ftk://tiny-chat", "infer_backend": "huggingface", "finetuning_type": "lora",
-        "lora_rank": 8, "reward_funcs": "short.py:short", "max_steps": 40, "ppo_epochs": 4, "max_new_tokens": 12,
+        "lora_rank": 8, "reward_funcs": "short.py:short", "max_steps": 20, "ppo_epochs": 2, "max_new_tokens": 12,
         "per_device_train_batch_size": 32, "gradient_accumulation_steps": 1, "temperature": 1.5,
-        "learning_rate": 5e-3, "lr_scheduler_type": "constant", "ppo_init_kl_coef": 0.01,
+        "learning_rate": 2e-2, "lr_scheduler_type": "constant", "ppo_init_kl_coef": 0.01, "ppo_vf_coef": 0.5,
     }  # fmt: skip
     rewards = [line["reward"] for line in log_of(run(tmp_path, **more).folder) if "reward" in line]
     assert rewards[0] < 0.5
