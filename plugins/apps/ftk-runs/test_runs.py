@@ -108,7 +108,12 @@ def test_the_differences_of_runs_are_options_and_results(saves):
     assert found["metrics"]["loss"] == {"first": None, "second": 2.5, "third": 3.0}
     said = ask("diff", saves)[1]
     assert "data: no difference" in said
-    assert next(line for line in said.splitlines() if line.startswith("seed")).split() == ["seed", "7"]
+    assert next(line for line in said.splitlines() if line.startswith("seed")).split() == [
+        "seed",
+        "default",
+        "7",
+        "default",
+    ]
 
 
 def test_times_stand_behind_losses_and_where_a_run_writes_is_no_difference(saves):

@@ -26,9 +26,9 @@ from ftk.types import Media
 from ftk_training import TrainingOptions, checkpoints, fitting
 from ftk_training.arguments import make_arguments, wants_checkpointing
 from ftk_training.collator import Collator
+from ftk_training.counting import num_tokens
 from ftk_training.order import EpochOrder
 from ftk_training.replaced import REPLACED
-from ftk_training.trainer import _num_tokens
 from transformers import AutoModelForCausalLM, TrainingArguments
 
 KERNELS = {"output_dir", "overwrite_output_dir", "resume_from_checkpoint", "seed", "report_to"}
@@ -216,9 +216,9 @@ def test_a_batch_gets_a_blank_of_each_kind_that_it_does_not_show():
 def test_tokens_are_counted_without_the_masks_of_pictures_and_sounds():
     mask = torch.tensor([[1, 1, 0]])
     counted = {"input_ids": torch.zeros(1, 3), "attention_mask": mask, "feature_attention_mask": torch.ones(1, 900)}
-    assert _num_tokens({**counted, "pixel_attention_mask": torch.ones(2, 8, 8)}) == 2
-    assert _num_tokens({"input_ids": torch.zeros(1, 3), "pixel_attention_mask": torch.ones(2, 8)}) == 3
-    assert _num_tokens({f"{side}_{name}": one for side in ("a", "b") for name, one in counted.items()}) == 4
+    assert num_tokens({**counted, "pixel_attention_mask": torch.ones(2, 8, 8)}) == 2
+    assert num_tokens({"input_ids": torch.zeros(1, 3), "pixel_attention_mask": torch.ones(2, 8)}) == 3
+    assert num_tokens({f"{side}_{name}": one for side in ("a", "b") for name, one in counted.items()}) == 4
 
 
 def test_media_that_nothing_reads_are_refused():

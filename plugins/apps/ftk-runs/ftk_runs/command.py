@@ -95,7 +95,9 @@ def diff(folders: tuple[str, ...], as_json: bool) -> None:
         if not rows:
             click.echo(f"{section}: no difference\n")
             continue
-        show_table((section, *names), [(name, *(shown(value) for value in values)) for name, values in rows])
+        unset = "default" if section == "options" else ""
+        table = [(name, *(unset if value is None else shown(value) for value in values)) for name, values in rows]
+        show_table((section, *names), table)
         click.echo()
 
 

@@ -20,6 +20,7 @@ from ftk import CheckpointError, ConfigError
 from ftk_training import checkpoints, learning
 from ftk_training.bad_loss import LossGuard
 from ftk_training.collator import Collator
+from ftk_training.counting import lengths_of, num_labels, num_right, num_targets, num_tokens, num_trained
 from ftk_training.found_out import check_best_metric
 from ftk_training.options import TrainingOptions
 from ftk_training.order import EpochOrder
@@ -162,8 +163,8 @@ class ExactTrainer(Trainer):
             self.optimizer.eval()
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
-        self.progress.num_tokens += _num_tokens(inputs)
-        self.progress.num_trained += _num_labels(inputs)
+        self.progress.num_tokens += num_tokens(inputs)
+        self.progress.num_trained += num_labels(inputs)
         self.guard.begins(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         return self.guard.ends(model, loss, num_items_in_batch)
@@ -240,7 +241,7 @@ class ExactTrainer(Trainer):
         strategy = self.args.train_sampling_strategy
         if strategy not in ("random", "group_by_length") or not hasattr(rows, "__len__"):
             return super()._get_train_sampler(rows)
-        lengths = _lengths(rows) if strategy == "group_by_length" else None
+        lengths = lengths_of(rows) if strategy == "group_by_length" else None
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         self.order = EpochOrder(len(rows), seed, lengths=lengths, batch_size=batch_size)
@@ -305,7 +306,7 @@ class ExactTrainer(Trainer):
         more: Mapping[str, Any] = {}
         if self.loop is not None:
             inputs, more = self.loop.evaluation(inputs)
-        items = self.count(inputs) if self.count else _num_trained(inputs)
+        items = self.count(inputs) if self.count else num_trained(inputs)
         flat = self.data_collator.flat if isinstance(self.data_collator, Collator) else False
         rows = int((inputs["position_ids"] == 0).sum()) if flat else len(next(iter(inputs.values())))
         if not items:
@@ -319,7 +320,7 @@ class ExactTrainer(Trainer):
             sums |= split({**outputs, **more})
         elif self.options.compute_accuracy:
             counted = "num_right" in outputs
-            sums["accuracy"] = outputs["num_right"] if counted else _num_right(outputs["logits"], inputs)
+            sums["accuracy"] = outputs["num_right"] if counted else num_right(outputs["logits"], inputs)
         return sums
 
     def _summed_up(self, sums: dict[str, torch.Tensor], prefix: str) -> EvalLoopOutput:
@@ -393,51 +394,3 @@ class ExactTrainer(Trainer):
             self.guard.look()
             logs |= self.progress.since_log(time.monotonic(), self.accelerator)
         super().log(logs, start_time)
-
-
-def _lengths(rows: Any) -> list[int]:
-    """Tokens of each row, from rows that know it (``lengths_N``) or by looking at each."""
-    if hasattr(rows, "lengths_N"):
-        return [int(length) for length in rows.lengths_N]
-    return [len(row["input_ids"]) for row in rows]
-
-
-def _num_tokens(inputs: Batch) -> torch.Tensor | int:
-    """Tokens of a batch without padding, where a mask says what that is."""
-    total: torch.Tensor | int = 0
-    if "num_tokens" in inputs:  # a batch whose rows are no plain texts says it
-        return inputs["num_tokens"].sum()
-    for name, ids in inputs.items():
-        if name.endswith("input_ids"):  # sounds and pictures have attention masks of other names, which count no tokens
-            mask = inputs.get(name.removesuffix("input_ids") + "attention_mask")
-            total = total + (ids.numel() if mask is None else mask.sum())
-    return total
-
-
-def _num_labels(inputs: Batch) -> torch.Tensor | int:
-    """How many tokens of a batch are trained, of all its sequences."""
-    total: torch.Tensor | int = 0
-    for name, labels in inputs.items():
-        if name.endswith("labels") and name != "shift_labels":
-            total = total + labels.ne(-100).sum()
-    return total
-
-
-def num_targets(inputs: Batch) -> torch.Tensor:
-    """How many tokens of a batch are predicted, as causal models count."""
-    labels = inputs["shift_labels"] if "shift_labels" in inputs else inputs["labels"][..., 1:]
-    return labels.ne(-100).sum()
-
-
-def _num_trained(inputs: Batch) -> int:
-    return int(num_targets(inputs))
-
-
-def _num_right(logits_BTV: torch.Tensor, inputs: Batch) -> torch.Tensor:
-    """How many trained tokens are the most likely ones. With kept logits T is K."""
-    predicted = logits_BTV.argmax(dim=-1)
-    if "shift_labels" in inputs:
-        labels = inputs["shift_labels"]
-    else:
-        labels, predicted = inputs["labels"][..., 1:], predicted[..., :-1]
-    return ((predicted == labels) & (labels != -100)).sum()
