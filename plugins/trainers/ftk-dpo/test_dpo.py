@@ -131,24 +131,26 @@ WHOLE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ["lora", "full", "freeze"])
-def test_every_layout_trains_the_same(tmp_path, tiny, method, caplog):
+LAYOUTS = {
+    "packed": {"packing": True, "cutoff_len": 600},
+    "padding_free": {"padding_free": True},
+    "shared": {"share_prompts": True},
+    "shared packs": {"share_prompts": True, "packing": True, "cutoff_len": 600},
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "layouts"), [("lora", list(LAYOUTS)), ("full", ["shared packs"]), ("freeze", ["shared packs"])]
+)
+def test_every_layout_trains_the_same(tmp_path, tiny, method, layouts, caplog):
     """All pairs in a step: padded, packed into few rows, in one row, behind shared prompts, and those packed."""
     caplog.set_level("INFO", "ftk")
-    layouts = {
-        "padded": {},
-        "packed": {"packing": True, "cutoff_len": 600},
-        "padding_free": {"padding_free": True},
-        "shared": {"share_prompts": True},
-        "shared packs": {"share_prompts": True, "packing": True, "cutoff_len": 600},
-    }
-    runs = {
-        name: lines(tmp_path, tiny, name, **{**WHOLE, **more}, finetuning_type=method) for name, more in layouts.items()
-    }
-    assert caplog.text.count("prompts are computed once for both answers") == 2
-    assert runs["padded"][0]["rewards/margins"] == 0 < runs["padded"][2]["rewards/margins"]
-    for run in runs.values():
-        same(run, runs["padded"])
+    expected = lines(tmp_path, tiny, **WHOLE, finetuning_type=method)
+    assert expected[0]["rewards/margins"] == 0 < expected[2]["rewards/margins"]
+    for name in layouts:
+        same(lines(tmp_path, tiny, name, **{**WHOLE, **LAYOUTS[name]}, finetuning_type=method), expected)
+    shared = sum("shared" in name for name in layouts)
+    assert caplog.text.count("prompts are computed once for both answers") == shared
 
 
 def test_evaluation_does_not_depend_on_its_batches(tmp_path, tiny):
