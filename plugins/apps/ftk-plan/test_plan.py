@@ -193,3 +193,12 @@ def test_a_probe_measures_the_process_and_the_estimate_is_near_it(config, middli
     assert costs.needed == peak
     assert costs.estimate == pytest.approx(peak, rel=0.3)
     assert not Path(costs.plan.value("output_dir")).exists()
+
+
+def test_what_cannot_run_without_numbers_is_sampled_or_said(config, middling):
+    pytest.importorskip("bitsandbytes", reason="its optimizers look at numbers")
+    eight = memory_of(config(model_name_or_path=middling, finetuning_type="full", optim="adamw_bnb_8bit"))
+    assert eight.optimizer == pytest.approx(2 * eight.num_trainable, rel=0.1), "two moments of a byte each"
+    assert "matrix of 512 x 512" in eight.notes[0]
+    experts = memory_of(config(model_name_or_path="ftk://random/mixtral"))
+    assert experts.activations or "--probe" in experts.notes[0]

@@ -23,7 +23,7 @@ from ftk.run import Run
 from ftk_training import TrainingOptions
 from ftk_training.arguments import make_arguments, wants_checkpointing
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from ftk_plan.changing import WEIGHTLESS, changed, value
 from ftk_plan.live import Live, num_bytes
@@ -76,13 +76,16 @@ def estimate(plan: Plan, words: Sequence[str], rows: Rows) -> Memory:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    said = logging.getLogger("ftk")
-    level = said.level
-    said.setLevel(logging.ERROR)
+    """Without what a run logs, and without what torch prints of a kernel that has no form without numbers."""
+    quieted = {"ftk": logging.ERROR, "torch._subclasses.fake_tensor": logging.CRITICAL + 1}
+    before = {name: logging.getLogger(name).level for name in quieted}
+    for name, level in quieted.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
-        said.setLevel(level)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _built(run: Run) -> Any:
@@ -162,7 +165,13 @@ def _count_step(run: Run, plan: Plan, model: Any, arguments: Any, rows: Rows, fo
     live.take([*model.parameters(), *model.buffers()])
     begins = live.now
     with live:
-        _loss(model, batch, options).backward()
+        try:
+            _loss(model, batch, options).backward()
+        except Exception as error:  # what looks at numbers, as some kernels of experts do
+            log.debug("activations: %s", error)
+            said = " ".join(str(error).split())[:100]
+            found.notes.append(f"activations are not counted, the model cannot run without numbers ({said}): --probe")
+            live.restart()
         peak = live.peak - begins
         given = num_bytes(one.grad for one in learning if one.grad is not None)
         live.restart()
@@ -205,11 +214,31 @@ def _optimizer(
         optimizer.step()
     except Exception as error:
         log.debug("optimizer: %s", error)
-        name = value(run.plan, "optim")
-        found.notes.append(f"the optimizer ({name}) cannot step without numbers: taken as two float32 for each weight")
-        return sum(8 * one.numel() for one in learning), 0
+        per_weight, how = _sampled(run, model, arguments)
+        found.notes.append(f"the optimizer cannot step without numbers: {per_weight:.3g} bytes for each weight, {how}")
+        return int(sum(per_weight * one.numel() for one in learning)), 0
     states = [one for state in optimizer.state.values() for one in _tensors(state)]
     return num_bytes(states), live.peak
+
+
+def _sampled(run: Run, model: Any, arguments: Any) -> tuple[float, str]:
+    """(bytes of state for each weight, how that is known): as many as for a matrix with numbers, where that can be."""
+    from transformers import Trainer
+
+    try:
+        if run.plan.one("optimizer"):
+            raise NotImplementedError("it wants the whole model")
+        cls, named = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+        with unset_fake_temporarily():
+            matrix = nn.Parameter(torch.zeros(512, 512))
+            optimizer = cls([matrix], **named)
+            matrix.grad = torch.zeros_like(matrix)
+            optimizer.step()
+            states = num_bytes(one for state in optimizer.state.values() for one in _tensors(state))
+            return states / matrix.numel(), "as for a matrix of 512 x 512"
+    except Exception as error:
+        log.debug("optimizer of a matrix: %s", error)
+        return 8.0, "as for Adam"
 
 
 def _own(model: Any, arguments: Any) -> Any:
