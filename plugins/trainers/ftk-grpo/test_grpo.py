@@ -270,7 +270,53 @@ def test_the_reward_rises_to_its_maximum_on_a_task_with_a_known_answer(tmp_path)
     assert rewards[-1] > 0.9, rewards
 
 
+def test_another_engine_takes_over_the_weights_of_each_phase_and_its_text_becomes_tokens(fake_plugin, tmp_path):
+    """One that loads its own weights and does not tell what it sampled."""
+    fake_plugin(
+        "apart",
+        """
+        import ftk
+
+        class Apart:
+            def __init__(self, run):
+                self.folder, self.seen = run.output_dir, []
+
+            def refresh(self, model):
+                weights = [one for name, one in model.named_parameters() if "lora_B" in name]
+                self.seen.append(float(sum(one.abs().sum() for one in weights)))
+                (self.folder / "seen.txt").write_text(" ".join(map(str, self.seen)))
+
+            def generate(self, prompts, sampling):
+                return [ftk.Reply("Paris " * (n % 3 + 1), "stop", 0, 0) for n, _ in enumerate(prompts)]
+
+        @ftk.hookimpl
+        def ftk_inference_engines():
+            yield ftk.Engine("apart", target="ftk_apart:build", loads_model=False, summary="Has weights of its own")
+
+        def build(run, model):
+            assert model is None
+            return Apart(run)
+        """,
+    )
+    (tmp_path / "ends.py").write_text(
+        "def ends(tokens, replies, run):\n"
+        "    tokenizer = run.tokenizer\n"
+        "    for ids, text in zip(tokens, replies):\n"
+        "        assert ids == [*tokenizer(text, add_special_tokens=False)['input_ids'], tokenizer.eos_token_id]\n"
+        "    return [float(len(ids)) for ids in tokens]\n"
+    )
+    folder = run(tmp_path, infer_backend="apart", reward_funcs="ends.py:ends", max_steps=3).folder
+    seen = [float(word) for word in (folder / "seen.txt").read_text().split()]
+    assert seen[0] == 0 < seen[1] < seen[2]
+
+
 # Refused
+
+
+def test_an_engine_that_cannot_take_over_weights_is_refused(fake_plugin, tmp_path):
+    fake_plugin("fixed", ENGINE.replace("scripted", "fixed").replace("summary=", "loads_model=False, summary="))
+    with pytest.raises(ConfigError, match=r"infer_backend: fixed: cannot take over the weights of a model in training"):
+        run(tmp_path, infer_backend="fixed")
 
 
 @pytest.mark.parametrize(

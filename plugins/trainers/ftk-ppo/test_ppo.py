@@ -238,6 +238,18 @@ def test_the_reward_rises_to_its_maximum_on_a_task_with_a_known_answer(tmp_path)
     assert rewards[-1] > 0.9, rewards
 
 
+def test_the_keys_of_llamafactory_have_an_effect(tmp_path):
+    """All that its PPO reads of RLHFArguments and GeneratingArguments."""
+    keys = {
+        "ppo_buffer_size": 2, "ppo_epochs": 3, "ppo_score_norm": True, "ppo_target": 5.0, "ppo_whiten_rewards": True,
+        "ref_model": BASE, "ref_model_adapters": "some", "ref_model_quantization_bit": 4, "reward_model": "other",
+        "reward_model_adapters": "more", "reward_model_quantization_bit": 8, "reward_model_type": "full",
+        "max_new_tokens": 512, "top_k": 1, "top_p": 0.9, "temperature": 0.8, "repetition_penalty": 1.1,
+    }  # fmt: skip
+    plan = plan_in(tmp_path, **given(tmp_path, **keys, infer_backend="huggingface"))
+    assert plan.notes == ()
+
+
 # Reward models
 
 
