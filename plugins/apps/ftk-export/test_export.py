@@ -1,4 +1,4 @@
-"""An export against the model that was trained: loaded by transformers alone, or broken on purpose before it is compared."""
+"""An export against the model that was trained: loaded by transformers alone, or broken on purpose and refused."""
 
 import json
 
@@ -143,5 +143,5 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path, lora):
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, lora, monkeypatch):
     run = exporting(lora, tmp_path / "new")
     monkeypatch.setattr(command_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-    with pytest.raises(CheckpointError, match="GB are free. Make room or choose another"):
+    with pytest.raises(CheckpointError, match=r"GB are free\. Make room or choose another"):
         check_room(run.model(trainable=False), tmp_path / "new", run.plan.one("export_format"))
