@@ -32,6 +32,7 @@ SETTINGS = {
 }
 FORKED = """
 import json, os, signal, sys, time
+import torch
 torch.set_num_threads(1)
 import ftk_training.fitting, ftk_hf.loading, transformers.models.llama.modeling_llama
 from ftk.cli import main
