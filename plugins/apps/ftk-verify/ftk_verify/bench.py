@@ -10,13 +10,14 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import replace
 from itertools import count, islice
 from os import devnull
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from ftk import DataError, FtkError, Metrics, PluginError
+from ftk import DataError, FtkError, Media, Message, Metrics, PluginError
 from ftk.opening import open_run, plan_run
 from ftk.plan import Plan
 from ftk.run import Run, execute
@@ -39,9 +40,10 @@ ALONE: dict[str, Any] = {
 """What every run on the bench sets: nothing is sent anywhere, kept, evaluated or started beside it."""
 
 UNPACKED: dict[str, Any] = {"packing": False, "neat_packing": False}
-EXACT, MIXED = 1e-4, 2e-2
-"""Shares up to which two ways to compute one number may differ: in float32, and in 16 bits or with quantised weights
-(bfloat16 keeps 8 bits, and a few dozen roundings follow each other)."""
+EXACT, MIXED, COARSE = 1e-4, 2e-2, 1e-1
+"""Shares up to which two ways to compute one number may differ: in float32, in 16 bits (bfloat16 keeps 8 of a number,
+and a few dozen roundings follow each other), and with quantised weights, whose back ends compute differently while they
+train and while they answer."""
 MOST_EXAMPLES = 200
 
 
@@ -69,7 +71,7 @@ class Bench:
     def tolerance(self) -> float:
         known = self.plan.registry.options
         mixed = any(self.plan.value(key) for key in ("bf16", "fp16", "pure_bf16") if key in known)
-        return MIXED if mixed or self.plan.chosen.get("quantizer") else EXACT
+        return COARSE if self.plan.chosen.get("quantizer") else MIXED if mixed else EXACT
 
     @property
     def examples_kind(self) -> str:
@@ -133,11 +135,24 @@ class Bench:
             handle.remove()
 
     def answering(self, source: str | Path | None = None, **settings: Any) -> Run:
-        words = self.changed({"report_to": "none", "launcher": None, **settings})
+        words = [*self.changed({"report_to": "none", "launcher": None, **settings}), *self.media_words()]
         try:
             return open_run("verify", str(source or self.config), words if source is None else [], base=source is None)
         except PluginError as error:
             raise NotApplicable(f"nothing answers here: {error}") from error
+
+    def media_words(self) -> list[str]:
+        """Where the media of the data lie, for runs that answer and know no data set to look beside."""
+        if "media_dir" not in self.plan.registry.options:
+            return []
+        if given := self.plan.value("media_dir"):
+            near = Path(self.plan.config).parent / given
+            return [f"--media_dir={(near if near.is_dir() else Path(given)).absolute()}"]
+        for one in self.plan.datasets.get("train", ()):
+            file = one.entry.fields.get(one.source.field)
+            if isinstance(file, str):
+                return [f"--media_dir={(Path(one.entry.folder) / file).parent.absolute()}"]
+        return []
 
     def examples(self) -> Iterator[Example]:
         run = Run(self.plan_with(self.folder / "rows"))
@@ -148,10 +163,29 @@ class Bench:
                 except DataError:
                     continue  # rows that a run refuses are the data report's to tell
                 if example is not None:
-                    yield example
+                    yield _without_folder(example, Path(dataset.entry.folder))
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _without_folder(example: Example, folder: Path) -> Example:
+    """The example with the paths of its media as the data has them: converters put the data set's folder in front."""
+
+    def shorter(part: Any) -> Any:
+        if isinstance(part, Media) and isinstance(part.source, str) and Path(part.source).is_relative_to(folder):
+            return replace(part, source=str(Path(part.source).relative_to(folder)))
+        return part
+
+    def each(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        contents = [(one, one.content) for one in messages]
+        return tuple(
+            one if isinstance(content, str) else replace(one, content=tuple(map(shorter, content)))
+            for one, content in contents
+        )
+
+    fields = [name for name in ("messages", "chosen", "rejected") if hasattr(example, name)]
+    return replace(example, **{name: each(getattr(example, name)) for name in fields})
 
 
 class BenchRun(Run):

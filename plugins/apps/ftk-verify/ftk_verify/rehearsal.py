@@ -205,7 +205,7 @@ class Rehearsal:
             note.append(f"from {checkpoints[0].name}")
 
     def _opened(self) -> Run:
-        return open_run("rehearse", str(self.out), [])
+        return open_run("rehearse", str(self.out), Bench(self.config, self.words, self.folder).media_words())
 
     def _reload(self, run: Any) -> str:
         with muted():
