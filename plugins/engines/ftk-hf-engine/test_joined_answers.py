@@ -194,3 +194,60 @@ def test_a_stream_returns_the_reply(engine):
 def test_beams_refuse_what_they_cannot_do(engine):
     with pytest.raises(DataError, match="beam search knows no presence_penalty"):
         engine.generate([prompt("Hi")], Sampling(num_beams=2, do_sample=False, logprobs=0))
+
+
+class Listener:
+    """Follows an answer; gives it up after ``most`` pieces."""
+
+    def __init__(self, most=1000):
+        self.most, self.pieces, self.result, self.over = most, [], None, threading.Event()
+
+    def said(self, pieces):
+        self.pieces += pieces
+        return len(self.pieces) < self.most
+
+    def ended(self, result):
+        assert not self.over.is_set()
+        self.result = result
+        self.over.set()
+
+
+def test_who_follows_is_told_what_a_stream_gives(engine):
+    listeners = [Listener() for _ in TEXTS]
+    streamed = engine.stream(prompt(TEXTS[0]), GREEDY)
+    next(streamed)  # somebody else drives, too
+    for text, listener in zip(TEXTS, listeners, strict=True):
+        assert engine.begin(prompt(text), GREEDY, listener)
+    list(streamed)
+    for text, listener in zip(TEXTS, listeners, strict=True):
+        assert listener.over.wait(60)
+        assert listener.result == alone(engine, prompt(text), GREEDY)
+        assert "".join(listener.pieces) == listener.result.text
+
+
+def test_who_follows_no_more_frees_the_place_and_the_rest_goes_on(engine):
+    leaves, stays = Listener(most=2), Listener()
+    for listener in (leaves, stays):
+        assert engine.begin(prompt(TEXTS[2]), GREEDY, listener)
+    assert leaves.over.wait(60)
+    assert stays.over.wait(60)
+    assert isinstance(leaves.result, GeneratorExit)
+    assert stays.result == alone(engine, prompt(TEXTS[2]), GREEDY)
+    for _ in range(100):
+        if not engine._batcher._hosting:
+            break
+        time.sleep(0.05)
+    assert not engine._batcher._hosting
+    assert not any(group.answers for group in engine._batcher._groups.values())
+    assert engine._users == 0
+
+
+def test_an_error_is_told_to_who_follows(engine, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine._batcher, "_forward", fail)
+    listener = Listener()
+    assert engine.begin(prompt(TEXTS[0]), GREEDY, listener)
+    assert listener.over.wait(60)
+    assert str(listener.result) == "out of memory"

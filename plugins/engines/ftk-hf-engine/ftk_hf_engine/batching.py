@@ -1,7 +1,8 @@
 """Answers of many callers made together: whoever comes while others are answered joins them at the next token.
 
-No thread of its own: of the callers that wait, one at a time drives the model a step further for all of them. A caller
-that goes away takes its answer out of the batch; while nobody asks for more, the model stands still.
+Of the callers that wait, one at a time drives the model a step further for all of them. A caller that goes away takes
+its answer out of the batch; while nobody asks for more, the model stands still. A server, whose callers are many, does
+not wait but follows: one thread drives for all of those, as long as there are any.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from ftk import Reply
@@ -28,6 +29,16 @@ MOST_NEW_TOKENS = 16384
 
 Answering = Callable[[str | None], AbstractContextManager[None]]
 """``answering(adapter)``: the model in evaluation mode with this adapter, as long as the block lasts."""
+
+
+class Follows(Protocol):
+    """Somebody who is told of an answer, in the thread that drives the model, and so has to be quick."""
+
+    def said(self, pieces: list[str]) -> bool:
+        """The pieces that have come since, perhaps none; false gives the answer up."""
+
+    def ended(self, result: Reply | BaseException) -> None:
+        """No more comes: the reply, or what went wrong."""
 
 
 def can_join(model: Any) -> bool:
@@ -86,6 +97,8 @@ class Batcher:
         self._driving = False
         self._waiting: deque[Answer] = deque()
         self._groups: dict[str | None, Group] = {}
+        self._followed: list[tuple[Answer, Follows]] = []
+        self._hosting = False
 
     def answer(self, answers: Sequence[Answer]) -> list[Reply]:
         """The replies to all, in order. Raises what went wrong with any of them."""
@@ -110,6 +123,48 @@ class Batcher:
         finally:
             self._cancel([answer])
         return reply_of(answer)
+
+    def begin(self, answer: Answer, follows: Follows) -> None:
+        """Make an answer while the caller goes on with other things."""
+        with self._changed:
+            self._waiting.append(answer)
+            self._followed.append((answer, follows))
+            if self._hosting:
+                return
+            self._hosting = True
+        threading.Thread(target=self._host, name="ftk-answers", daemon=True).start()
+
+    def _host(self) -> None:
+        """Drive for all who follow, and tell them after each step."""
+        while True:
+            try:
+                self._drive(lambda: False)
+            except BaseException as error:
+                for answer, _ in self._followed:
+                    answer.error = answer.error or error
+            with self._changed:
+                followed = list(self._followed)
+            over = [one for one in followed if self._tell(*one)]
+            with self._changed:
+                self._followed = [one for one in self._followed if one not in over]
+                if self._followed:
+                    continue
+                if not self._driving:
+                    for group in self._groups.values():
+                        group.part()
+                self._hosting = False
+                return
+
+    def _tell(self, answer: Answer, follows: Follows) -> bool:
+        """Tell what is new of an answer, and whether that was all."""
+        over = answer.ended  # before the pieces are taken, since another thread may drive, too
+        pieces = list(answer.ready)
+        answer.ready.clear()
+        if not follows.said(pieces) and not over:
+            answer.error, over = GeneratorExit("nobody waits for this answer any more"), True
+        if over:
+            follows.ended(answer.error or reply_of(answer))
+        return over
 
     def _submit(self, answers: Sequence[Answer]) -> None:
         with self._changed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +15,7 @@ from ftk_peft import NamedAdapterOptions
 
 from ftk_hf_engine.alone import Alone
 from ftk_hf_engine.answers import Answer
-from ftk_hf_engine.batching import Batcher, can_join
+from ftk_hf_engine.batching import Batcher, Follows, can_join
 from ftk_hf_engine.picking import Picker
 from ftk_hf_engine.pieces import Pieces
 from ftk_hf_engine.scoring import answered, log_probs
@@ -95,6 +95,17 @@ class HuggingfaceEngine:
             if self._joins(shown, sampling):
                 return (yield from self._batcher.stream(answer))
             return (yield from self._alone.stream(answer, self._inputs(shown)))
+
+    def begin(self, prompt: Prompt, sampling: Sampling, follows: Follows) -> bool:
+        """Make an answer that ``follows`` is told of, in another thread; false where only :meth:`stream` can make it."""
+        shown = self._shown([prompt])
+        if self._batcher is None or not self._joins(shown, sampling):
+            return False
+        answer = self._answer(shown[0][0], sampling, 0)
+        using = ExitStack()
+        using.enter_context(self._in_use())
+        self._batcher.begin(answer, Following(follows, using))
+        return True
 
     def score(self, prompts: Sequence[Prompt]) -> list[float]:
         """The mean natural log-probability per token of each conversation's last turn, its stop token included.
@@ -200,3 +211,14 @@ class HuggingfaceEngine:
             elif adapter is not None:
                 raise DataError(f"adapter {adapter}: is not there. lora_modules names those that can be asked for")
             yield
+
+
+class Following:
+    """Whoever is told of an answer; its end is the end of ``using`` the model, too."""
+
+    def __init__(self, follows: Follows, using: ExitStack) -> None:
+        self.said, self._ended, self._using = follows.said, follows.ended, using
+
+    def ended(self, result: Reply | BaseException) -> None:
+        self._using.close()
+        self._ended(result)
