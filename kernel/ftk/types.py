@@ -306,8 +306,10 @@ class RunningEngine(Protocol):
     ``refresh(model)``, which takes over the weights of that model, adapters included.
 
     Calls may come from several threads at once; an engine that can answers them together. It may also have
-    ``adapters``, the names that ``Sampling.adapter`` may give, ``embed(texts) -> list[list[float]]``, and
-    ``reward(prompts) -> list[float]``, what a reward model gives each conversation that ends with an answer.
+    ``adapters``, the names that ``Sampling.adapter`` may give, ``embed(texts) -> list[list[float]]``,
+    ``reward(prompts) -> list[float]``, what a reward model gives each conversation that ends with an answer, and
+    ``likelihoods(asked) -> list[list[tuple[float, bool]]]``: for each (tokens that are read, tokens that follow), one
+    batch, the natural log-probability of each token that follows and whether it is the likeliest. Evaluation asks it.
     """
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Reply]:

@@ -16,6 +16,7 @@ from ftk_peft import NamedAdapterOptions
 from ftk_hf_engine.alone import Alone
 from ftk_hf_engine.answers import Answer
 from ftk_hf_engine.batching import Batcher, Follows, can_join
+from ftk_hf_engine.continuing import Asked, likelihoods
 from ftk_hf_engine.picking import Picker
 from ftk_hf_engine.pieces import Pieces
 from ftk_hf_engine.scoring import answered, log_probs
@@ -119,6 +120,14 @@ class HuggingfaceEngine:
         with self._in_use(), self._answering():
             parts = (self.model, self.tokenizer, self.template, self._prompts)
             return [log_probs(*parts, one, self._placed) for one in prompts]
+
+    def likelihoods(self, asked: Sequence[Asked]) -> list[list[tuple[float, bool]]]:
+        """For each (tokens that are read, tokens that follow) the log-probability of each that follows, as one batch.
+
+        With each stands whether it is the likeliest, see :func:`ftk_hf_engine.continuing.likelihoods`.
+        """
+        with self._in_use(), self._answering():
+            return likelihoods(self.model, asked, self._pad, self._limit, self._placed)
 
     def reward(self, prompts: Sequence[Prompt]) -> list[float]:
         """What a reward model gives each conversation, as one batch: its value at the last token.
