@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ftk import ConfigError
+from ftk import ConfigError, Sampling
 from ftk.run import Run
 from ftk.testing import check_plugin, run_in
 from ftk.testing.fakes import on_path, write_plugin
@@ -22,8 +22,11 @@ from ftk.testing.runs import plan_in
 from ftk_grpo import losses
 from ftk_grpo.stage import Grpo
 from ftk_rewards.judging import Judges
+from ftk_training import value_head
 from ftk_training.logprobs import LogProbs
+from ftk_training.rhythm import Rhythm
 from ftk_training.rollouts import sampling_of
+from safetensors.torch import load_file, save_file
 
 GOLDEN = Path(__file__).with_name("golden_losses.txt")
 ENGINE = """
@@ -246,6 +249,41 @@ def test_prompts_and_columns_reach_rewards_and_weights_add_them_up(scripted, tmp
     line = log_of(run(tmp_path, **more).folder)[0]
     assert line["reward"] == pytest.approx(2 * line["reward/see"] + 0.5 * line["reward/length"])
     assert line["reward/see"] == pytest.approx(1 - line["clipped_ratio"])
+
+
+def test_a_reward_adapter_judges_beside_a_function_and_leaves_no_trace(scripted, tmp_path):
+    """The policy has no value head of its own here. The score is the head on the model with that adapter, by hand."""
+    base = SETTINGS["model_name_or_path"]
+    sft = {"stage": "sft", "lora_rank": 2, "max_steps": 1, "learning_rate": 0.1, "output_dir": str(tmp_path / "judge")}
+    judge = run_in(tmp_path, model_name_or_path=base, finetuning_type="lora", template="chatml", **sft).folder
+    weight = torch.randn(1, 32, generator=torch.Generator().manual_seed(3))
+    save_file({"v_head.summary.weight": weight, "v_head.summary.bias": torch.tensor([0.5])}, judge / value_head.FILE)
+    more = {"reward_model": str(judge), "reward_weights": "0.5,2", "max_steps": 1, "save_strategy": "steps"}
+    folder = run(tmp_path, **more, log_completions=True).folder
+    line = log_of(folder)[0]
+    assert line["reward"] == pytest.approx(0.5 * line["reward/judge"] + 2 * line["reward/reward_model"], rel=1e-4)
+    assert not {path.name for path in folder.rglob("*")} & {"reward", value_head.FILE}
+    saved = load_file(folder / "adapter_model.safetensors")
+    assert all("v_head" not in name and ".reward." not in name for name in saved)
+
+    merged = Run(plan_in(tmp_path, **given(tmp_path), adapter_name_or_path=str(judge))).model(trainable=False)
+    lines = [json.loads(one) for one in (folder / "completions.jsonl").read_text().splitlines()]
+    own = Run(plan_in(tmp_path, **given(tmp_path)))
+    wanted = []
+    for one, tokens in zip(lines, answered(own, len(lines)), strict=True):
+        ids = torch.tensor([[*own.tokenizer(one["prompt"], add_special_tokens=False)["input_ids"], *tokens]])
+        with torch.no_grad():
+            hidden = merged.model(ids, use_cache=False).last_hidden_state[0, -1]
+        assert one["completion"] == str(sum(tokens))
+        wanted.append(float(weight[0] @ hidden) + 0.5)
+    assert line["reward/reward_model"] == pytest.approx(sum(wanted) / len(wanted), rel=1e-3, abs=1e-4)
+
+
+def answered(own, num):
+    """What the scripted engine says to the first phase."""
+    seed = Rhythm(4, rows=4, batches=2, group=4, seed=own.seed).number(0, 0, 1) % 2**31
+    replies = own.engine(object()).generate([None] * num, Sampling(max_new_tokens=6, seed=seed))
+    return [reply.meta["tokens"] for reply in replies]
 
 
 def test_it_evaluates_on_prompts(scripted, tmp_path):
