@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import os
 import signal
 from pathlib import Path
@@ -19,15 +18,18 @@ from ftk.opening import open_run
 from ftk_data import renderer
 
 from ftk_api import ApiOptions
+from ftk_api.connections import limited
 from ftk_api.desk import Desk
 from ftk_api.guard import Guard
 from ftk_api.media import MediaDoor
-from ftk_api.server import Service, make_app
+from ftk_api.server import make_app
+from ftk_api.service import Service
 
 if TYPE_CHECKING:
     from ftk.run import Run
 
-log = logging.getLogger("ftk.api")
+SPARE = 256
+"""Requests beside those that are answered or wait: their bodies are coming, or they ask for facts."""
 
 
 @click.command(
@@ -64,14 +66,20 @@ def serve(run: Run) -> None:
     check_address(options.api_host, key)
     engine = run.engine()
     try:
-        application = make_guarded(run, engine, options, key)
-        config = uvicorn.Config(
-            application.app, host=options.api_host, port=options.api_port, log_level="warning", access_log=False,
-            server_header=False, h11_max_incomplete_event_size=65536, timeout_keep_alive=30,
-        )  # fmt: skip
-        Server(config, application.service.desk).run()
+        server_of(run, engine, options, key).run()
     finally:
         engine.close()
+
+
+def server_of(run: Run, engine: Any, options: ApiOptions, key: str | None) -> Server:
+    """The server, which ``run()`` starts."""
+    application = make_guarded(run, engine, options, key)
+    config = uvicorn.Config(
+        application.app, host=options.api_host, port=options.api_port, log_level="warning", access_log=False,
+        server_header=False, h11_max_incomplete_event_size=65536, timeout_keep_alive=30, backlog=2048,
+        http=limited(options.api_timeout), lifespan="off",
+    )  # fmt: skip
+    return Server(config, application.service.desk)
 
 
 class Application:
@@ -88,7 +96,11 @@ def make_guarded(run: Run, engine: Any, options: ApiOptions, key: str | None) ->
     sampling = run.options(SamplingOptions).sampling(run.seed if "seed" in run.plan.given else None)
     name = options.api_model_name or name_of(run)
     service = Service(desk, renderer(run), run.tokenizer, name, sampling, options, door)
-    app: Any = Guard(make_app(service), key, options.api_max_body, options.api_timeout, service.counts)
+    open_at_once = options.api_max_concurrency + options.api_max_queue + SPARE
+    app: Any = Guard(
+        make_app(service), key, options.api_max_body, options.api_timeout, service.counts, open_at_once,
+        options.api_host.lower(),
+    )  # fmt: skip
     if options.api_cors:
         from starlette.middleware.cors import CORSMiddleware
 
@@ -119,16 +131,28 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
         super().__init__(config)
         self.desk = desk
+        self.port = config.port
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         if self.started:
-            port = self.servers[0].sockets[0].getsockname()[1]
-            click.echo(f"http://{self.config.host}:{port}/v1  (Ctrl-C ends)", err=True)
+            self.port = self.servers[0].sockets[0].getsockname()[1]
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+            click.echo(f"http://{host}:{self.port}/v1  (Ctrl-C ends)", err=True)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        await super().shutdown(sockets)
+        self.desk.shut()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.desk.closing = True
-        asyncio.get_running_loop().create_task(self.desk.close())
-        super().handle_exit(sig, frame)
-        if sig == signal.SIGTERM:
-            self.force_exit = False
+        """Ends as a program that has done its work (exit code 0); a second Ctrl-C does not wait for answers.
+
+        uvicorn's own raises the signal once more at the end, which would end the process before the engine is closed.
+        """
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.desk.close)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -25,34 +26,73 @@ OPEN = ("/health",)
 
 
 class Guard:
-    """Wraps an application. ``key``: what requests must bring. ``most``: bytes of a body. ``seconds``: for a body."""
+    """Wraps an application.
 
-    def __init__(self, app: Any, key: str | None, most: int, seconds: float, counts: Counts) -> None:
+    key: what requests must bring. most: bytes of a body. seconds: for a body, and for a client to take what is sent.
+    open: requests at a time, with those whose bodies are still coming. host: what the server is called, beside numbers
+    and localhost. Without a key requests under other names are refused: a web page whose name was made to point here
+    would be let in by the browser (DNS rebinding).
+    """
+
+    def __init__(
+        self, app: Any, key: str | None, most: int, seconds: float, counts: Counts, open: int = 1024, host: str = ""
+    ) -> None:
         self.app, self.key, self.most, self.seconds, self.counts = app, key, most, seconds, counts
+        self.open, self.host = open, host
+        self._now = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status = 500
+        status = 0
 
         async def told(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+            try:
+                async with asyncio.timeout(self.seconds):
+                    await send(message)
+            except TimeoutError:
+                scope.get("state", {}).get("abort", lambda: None)()
+                raise
 
+        self._now += 1
         try:
             self._check_key(scope)
+            self._check_host(scope)
+            if self._now > self.open:
+                raise Refusal(503, f"{self.open} requests are open. Try again later")
             body = await self._body(scope, receive)
             await self.app(scope, _again(body, receive), told)
         except Refusal as refusal:
             status = refusal.status
             await _refuse(refusal, send)
+        except TimeoutError:
+            log.warning("%s: the client did not take the answer in %g seconds", _path(scope), self.seconds)
+        except Exception:
+            log.exception("%s failed", _path(scope))
+            if not status:
+                status = 500
+                await _refuse(Refusal(500, "the server failed at this request; its log says why"), send)
         finally:
+            self._now -= 1
             route = scope.get("route")
             self.counts.requests.labels(getattr(route, "path", "other"), str(status)).inc()
-            log.info("%s %s %d", scope["method"], scope["path"].encode("unicode_escape").decode(), status)
+            log.info("%s %s %d", scope["method"], _path(scope), status)
+
+    def _check_host(self, scope: Scope) -> None:
+        if self.key is not None or scope["path"] in OPEN:
+            return
+        said = dict(scope["headers"]).get(b"host", b"localhost").decode("latin-1").lower()
+        name = said[1:].partition("]")[0] if said.startswith("[") else said.partition(":")[0]
+        if name in ("localhost", self.host) or name.endswith(".localhost"):
+            return
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            raise Refusal(403, "this server has no key, so it answers under localhost or a number alone") from None
 
     def _check_key(self, scope: Scope) -> None:
         if self.key is None or scope["path"] in OPEN or scope["method"] == "OPTIONS":
@@ -84,6 +124,11 @@ class Guard:
 
     def _too_large(self) -> Refusal:
         return Refusal(413, f"the body has more than {self.most:,} bytes")
+
+
+def _path(scope: Scope) -> str:
+    """For the log: no line breaks, and not the whole of a long one."""
+    return str(scope["path"])[:200].encode("unicode_escape").decode()
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

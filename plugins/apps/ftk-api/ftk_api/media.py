@@ -13,8 +13,10 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
@@ -62,12 +64,17 @@ class MediaDoor:
     def _file(self, source: str) -> bytes:
         if self.folder is None:
             raise Refusal(403, "media: files of this server cannot be named; send a data URI", "messages")
-        path = (self.folder / unquote(source.removeprefix("file://"))).resolve()
-        if not path.is_relative_to(self.folder) or not path.is_file():
-            raise Refusal(403, "media: there is no such file in the folder that may be named", "messages")
-        if path.stat().st_size > MOST_BYTES:
+        try:
+            path = (self.folder / unquote(source.removeprefix("file://"))).resolve()
+            if not path.is_relative_to(self.folder) or not path.is_file():
+                raise PermissionError(path)
+            with path.open("rb") as file:
+                content = file.read(MOST_BYTES + 1)
+        except (OSError, ValueError) as cause:  # one answer for all, so that nobody learns what lies elsewhere
+            raise Refusal(403, "media: there is no such file in the folder that may be named", "messages") from cause
+        if len(content) > MOST_BYTES:
             raise Refusal(413, f"media: a file of more than {MOST_BYTES:,} bytes", "messages")
-        return path.read_bytes()
+        return content
 
     def _fetched(self, address: str) -> bytes:
         until = time.monotonic() + MOST_SECONDS
@@ -89,7 +96,10 @@ class MediaDoor:
         try:
             port = parts.port or (443 if secure else 80)
             number = self._public(parts.hostname, port)
-            connection = _Pinned(parts.hostname, port, number, secure, max(0.1, until - time.monotonic()))
+            left = max(0.1, until - time.monotonic())
+            connection = _Pinned(parts.hostname, port, number, secure, left)
+            late = threading.Timer(left, connection.abort)  # a timeout of the socket begins anew with each byte
+            late.start()
             try:
                 target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
                 connection.request("GET", target, headers={"Accept": "*/*", "User-Agent": "ftk-api"})
@@ -98,6 +108,7 @@ class MediaDoor:
                     return answer.status, answer.getheader("location") or ""
                 return answer.status, _limited(answer, until)
             finally:
+                late.cancel()
                 connection.close()
         except (OSError, http.client.HTTPException, ValueError) as cause:
             raise Refusal(400, "media: the address cannot be fetched", "messages") from cause
@@ -106,13 +117,27 @@ class MediaDoor:
         """The number to connect to. Raises Refusal unless all that the name stands for are public."""
         found = self.look(host, port)
         for one in found:
-            number = ipaddress.ip_address(one.partition("%")[0])
-            number = getattr(number, "ipv4_mapped", None) or number
-            if not number.is_global or number.is_multicast or number.is_reserved:
+            if not _is_public(one):
                 raise Refusal(403, "media: the address is not a public one", "messages")
         if not found:
             raise Refusal(400, "media: the address cannot be fetched", "messages")
         return found[0]
+
+
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def _is_public(address: str) -> bool:
+    """Whether a number leads out into the internet, as itself and as the number that it may be translated to."""
+    number = ipaddress.ip_address(address.partition("%")[0])
+    inner: list[ipaddress.IPv4Address | None] = []
+    if isinstance(number, ipaddress.IPv6Address):
+        inner = [number.ipv4_mapped, number.sixtofour, *(number.teredo or ())]
+        if number in NAT64:
+            inner.append(ipaddress.IPv4Address(int(number) & 0xFFFFFFFF))
+    if inside := [one for one in inner if one is not None]:
+        return all(_is_public(str(one)) for one in inside)
+    return number.is_global and not (number.is_multicast or number.is_reserved)
 
 
 class _Pinned(http.client.HTTPConnection):
@@ -121,6 +146,12 @@ class _Pinned(http.client.HTTPConnection):
     def __init__(self, host: str, port: int, number: str, secure: bool, seconds: float) -> None:
         super().__init__(host, port, timeout=seconds)
         self.number, self.secure = number, secure
+
+    def abort(self) -> None:
+        """From another thread: whatever waits for this connection fails."""
+        if self.sock is not None:
+            with suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
 
     def connect(self) -> None:
         self.sock = socket.create_connection((self.number, self.port), self.timeout)

@@ -22,6 +22,8 @@ ROLES = {
 LAYOUT = turns.Layout(("messages",), ("role",), ("content",), ROLES)
 NOTHING = DatasetEntry("request", {}, "request", "")
 
+MOST_MEDIA = 32
+"""Media of one request."""
 Fetch = Callable[[Media], Media]
 """``fetch(medium) -> medium`` whose source is bytes or a data URI. Raises Refusal for what may not be read."""
 
@@ -33,6 +35,9 @@ def messages_of(said: Sequence[Mapping[str, Any]], fetch: Fetch) -> tuple[Messag
         messages = turns.read_turns(said, "messages", turns.Words.of(LAYOUT, NOTHING), media)
     except DataError as error:
         raise Refusal(400, str(error), "messages") from error
+    shown = sum(isinstance(part, Media) for one in messages for part in one.content if not isinstance(part, str))
+    if shown > MOST_MEDIA:
+        raise Refusal(400, f"messages: shows {shown} media; {MOST_MEDIA} are read", "messages")
     return tuple(replace(one, content=_fetched(one.content, fetch)) for one in messages)
 
 
@@ -68,9 +73,9 @@ def raw_prompts(asked: CompletionRequest) -> list[Prompt]:
     given = asked.prompt
     if isinstance(given, str):
         return [Prompt((), text=given)]
-    if all(isinstance(one, int) for one in given):
-        return [Prompt((), text=tuple(int(one) for one in given))]
-    return [Prompt((), text=str(one)) for one in given]
+    if isinstance(given[0], int):
+        return [Prompt((), text=tuple(given))]  # type: ignore[arg-type]
+    return [Prompt((), text=one if isinstance(one, str) else tuple(one)) for one in given]  # type: ignore[arg-type]
 
 
 def sampling_of(asked: Asked, server: Sampling, most: int, max_tokens: int | None, **more: Any) -> Sampling:

@@ -34,9 +34,9 @@ class Head:
         }  # fmt: skip
 
 
-def usage(replies: Sequence[Reply]) -> dict[str, int]:
-    """Tokens of a request's prompt, counted once, and of all answers to it."""
-    prompt, said = replies[0].num_prompt_tokens, sum(reply.num_tokens for reply in replies)
+def usage(replies: Sequence[Reply], n: int) -> dict[str, int]:
+    """Tokens of a request's prompts, which have ``n`` answers each, and of all answers."""
+    prompt, said = sum(reply.num_prompt_tokens for reply in replies[::n]), sum(reply.num_tokens for reply in replies)
     return {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
 
 
@@ -98,7 +98,10 @@ def text_logprobs(reply: Reply, tokenizer: Any) -> dict[str, Any] | None:
         return None
     texts = [str(tokenizer.decode([one[0][0]], skip_special_tokens=False)) for one in told]
     starts = [sum(map(len, texts[:number])) for number in range(len(texts))]
-    best = [{str(tokenizer.decode([token])): max(value, -9999.0) for token, value in one[1:]} for one in told]
+    best = [
+        {str(tokenizer.decode([token], skip_special_tokens=False)): max(value, -9999.0) for token, value in one[1:]}
+        for one in told
+    ]
     values = [max(one[0][1], -9999.0) for one in told]
     return {"tokens": texts, "token_logprobs": values, "top_logprobs": best, "text_offset": starts}
 

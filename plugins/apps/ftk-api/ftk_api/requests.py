@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Small = Annotated[float, Field(ge=-2, le=2)]
+Stop = Annotated[str, Field(max_length=1000)]
+Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+MOST_PROMPTS = 256
+NOT_DONE = ("logit_bias", "suffix", "best_of", "functions", "function_call", "audio", "prediction")
 
 
 class Asked(BaseModel):
@@ -28,12 +34,21 @@ class Asked(BaseModel):
     frequency_penalty: Small | None = None
     n: Annotated[int, Field(ge=1, le=64)] = 1
     seed: Seed | None = None
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)] | None = None  # vLLM's
     skip_special_tokens: bool | None = None  # vLLM's
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_other_effect(cls, value: Any) -> Any:
+        """Fields that would change the answer are refused rather than left alone."""
+        asked = [name for name in NOT_DONE if isinstance(value, dict) and value.get(name)]
+        if asked:
+            raise ValueError(f"{asked[0]} is not done by this server; leave it out")
+        return value
 
 
 class StreamOptions(BaseModel):
@@ -42,12 +57,25 @@ class StreamOptions(BaseModel):
 
 class JsonSchema(BaseModel):
     name: str = ""
-    json_schema: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    json_schema: dict[str, Any] = Field(alias="schema")
 
 
 class ResponseFormat(BaseModel):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+
+    @property
+    def schema_asked(self) -> dict[str, Any] | None:
+        """What the answer follows: ``{}`` is any object, None nothing."""
+        if self.type == "text":
+            return None
+        return self.json_schema.json_schema if self.json_schema else {}
+
+    @model_validator(mode="after")
+    def _schema_is_there(self) -> ResponseFormat:
+        if self.type == "json_schema" and self.json_schema is None:
+            raise ValueError("json_schema is missing")
+        return self
 
 
 class NamedFunction(BaseModel):
@@ -75,16 +103,23 @@ class ChatRequest(Asked):
 class CompletionRequest(Asked):
     """Text to be gone on with, without a chat template."""
 
-    prompt: str | list[str] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    prompt: str | Tokens | Annotated[list[str] | list[Tokens], Field(min_length=1, max_length=MOST_PROMPTS)]
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+
+class EvaluationRequest(BaseModel):
+    """Texts to be scored by a reward model, in the way of LLaMA-Factory's API."""
+
+    model: str = ""
+    messages: Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)]
 
 
 class ScoreRequest(BaseModel):
     """Conversations, each with an answer at its end, to be scored."""
 
     model: str = ""
-    messages: Annotated[list[list[dict[str, Any]]], Field(min_length=1, max_length=256)]
+    messages: Annotated[list[list[dict[str, Any]]], Field(min_length=1, max_length=MOST_PROMPTS)]
 
 
 class EmbeddingRequest(BaseModel):

@@ -19,7 +19,8 @@ from ftk_hf_engine.batching import Batcher, Follows, can_join
 from ftk_hf_engine.continuing import Asked, likelihoods
 from ftk_hf_engine.picking import Picker
 from ftk_hf_engine.pieces import Pieces
-from ftk_hf_engine.scoring import answered, log_probs
+from ftk_hf_engine.scoring import Answered, answered, log_probs
+from ftk_hf_engine.shaping import Shapes
 
 if TYPE_CHECKING:
     from ftk.run import Run
@@ -69,6 +70,7 @@ class HuggingfaceEngine:
         self._ends = sorted({*ends, *(added[stop] for stop in template.stop if stop in added)} - {None})
         self._limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self._shapes = Shapes(tokenizer, self._ends, model.get_output_embeddings().weight.shape[0])
         self._users = 0
         self._trained = False
         self._batcher = Batcher(model, self._pad, self._answering) if can_join(model) else None
@@ -98,7 +100,7 @@ class HuggingfaceEngine:
             return (yield from self._alone.stream(answer, self._inputs(shown)))
 
     def begin(self, prompt: Prompt, sampling: Sampling, follows: Follows) -> bool:
-        """Make an answer that ``follows`` is told of, in another thread; false where only :meth:`stream` can make it."""
+        """Make an answer that ``follows`` is told of, in another thread; false where only a stream can be made."""
         shown = self._shown([prompt])
         if self._batcher is None or not self._joins(shown, sampling):
             return False
@@ -137,9 +139,16 @@ class HuggingfaceEngine:
         """
         from ftk_hf_engine.rewarding import rewards  # accelerate is behind it
 
-        rows = [answered(self.tokenizer, self.template, self._prompts, one) for one in prompts]
+        rows = [self._rewarded(one) for one in prompts]
         with self._in_use(), self._answering():
             return rewards(self.model, self._run, rows, self._pad, self._placed) if rows else []
+
+    def _rewarded(self, prompt: Prompt) -> Answered:
+        """A conversation, or a text as it is. Raises DataError."""
+        if prompt.text is None:
+            return answered(self.tokenizer, self.template, self._prompts, prompt)
+        ids = self._shown([prompt])[0][0]
+        return Answered(ids, [False] * len(ids), [])
 
     def close(self) -> None:
         """Forget the model, so that its memory can be freed. Calling it twice is harmless."""
@@ -174,7 +183,8 @@ class HuggingfaceEngine:
         stops = (*self._stops, *(stop for stop in sampling.stop if stop))
         pieces = Pieces(self.tokenizer, {*self._ends, *sampling.stop_ids}, stops, sampling.skip_special_tokens)
         room = min(sampling.max_new_tokens, self._limit - len(ids)) if self._limit else sampling.max_new_tokens
-        return Answer(ids, room, Picker(sampling, ids, generator), pieces, sampling.adapter)
+        allowed = None if sampling.schema is None else self._shapes.allowed(sampling.schema)
+        return Answer(ids, room, Picker(sampling, ids, generator, allowed), pieces, sampling.adapter)
 
     def _joins(self, shown: Sequence[tuple[list[int], tuple[Media, ...]]], sampling: Sampling) -> bool:
         return self._batcher is not None and sampling.num_beams == 1 and not any(media for _, media in shown)
