@@ -29,6 +29,15 @@ class ExportOptions:
     export_dtype: Literal["auto", "float16", "bfloat16", "float32"] = ftk.option(
         "auto", help="Type of the exported weights; auto is the model's own."
     )
+    export_quantization_bit: int | None = ftk.option(
+        None, help="Export in this many bits; without export_format that is gptq.", minimum=1
+    )
+    export_quantization_dataset: str | None = ftk.option(
+        None, help="Texts that weights are rounded by, for formats that look at some: a data set's name or a file."
+    )
+    export_quantization_nsamples: int = ftk.option(128, help="How many of these texts are taken.", minimum=1)
+    export_quantization_maxlen: int = ftk.option(1024, help="Tokens of each of these texts.", minimum=1)
+    export_modelfile: bool = ftk.option(True, help="Write an Ollama Modelfile beside the weights.")
     export_hub_model_id: str | None = ftk.option(
         None, help="Repository on the hub that the export is sent to; unset is none."
     )
@@ -48,21 +57,28 @@ class ExportFormat(ftk.Spec):
     model: with plain weights, adapters merged, on the CPU or where ``export_device`` says, in the type that
         ``export_dtype`` asks for. Beside the weights the folder gets tokenizer, chat template and generation
         config, by :func:`ftk_export.writing.write_companions`, unless the format holds them itself.
-    opens: ``"module:attr"`` of ``open(folder, run) -> Opened`` (:mod:`ftk_export.gate`), which reads the folder without
-        anything of the trained model; unset reads it with transformers.
-    size: bytes for each weight of 16 bits, to ask for room on the disk before anything is written.
+    opens: ``"module:attr"`` of ``open(folder, run, model) -> Opened`` (:mod:`ftk_export.gate`), which reads the folder
+        without the weights of ``model``, the one that was written; unset reads it with transformers.
+    size: bytes on the disk for each weight of 16 bits, at most, to ask for room before anything is written.
     tolerance: how far the logits of what was read back may be from the trained model's, as a share of their norm.
+    bits: the values of ``export_quantization_bit`` that it can do; none when it rounds nothing, and then that key is
+        refused. A format that it is chosen by has it as its ``switch``.
+    calibrated: it looks at texts, :func:`ftk_export.calibration.texts`, and needs ``export_quantization_dataset``.
+    modelfile: what an Ollama Modelfile says behind FROM, "." for the folder; None where Ollama cannot load it.
     """
 
     kind: ClassVar[str] = "export_format"
     opens: str | None = None
     size: float = 2.0
     tolerance: float = 1e-4
+    bits: tuple[int, ...] = ()
+    calibrated: bool = False
+    modelfile: str | None = None
 
 
 @ftk.hookimpl
 def ftk_kinds() -> Iterator[ftk.Kind]:
-    yield ftk.Kind(ExportFormat, "ftk_export_formats", selector="export_format", within="command:export", required=True)
+    yield ftk.Kind(ExportFormat, "ftk_export_formats", selector="export_format", within="command:export", required=True, prefix="export-")
 
 
 @ftk.hookimpl
@@ -71,6 +87,7 @@ def ftk_export_formats() -> Iterator[ExportFormat]:
         "safetensors",
         target="ftk_export.writing:write",
         default=True,
+        modelfile=".",
         summary="The folder that transformers, vLLM, SGLang and most others load",
     )
 
@@ -81,6 +98,7 @@ def ftk_commands() -> Iterator[ftk.Command]:
         "export",
         target="ftk_export.command:export",
         options=(ExportOptions, TemplateOptions),
-        uses=("model_loader", "quantizer", "model_patch", "adapter", "template", "media", "engine"),
+        uses=("model_loader", "model_patch", "adapter", "template", "media"),  # the base's plan has the quantizer
+        reads=("hf_hub_token",),
         summary="Merge adapters and write one folder that other programs load.",
     )

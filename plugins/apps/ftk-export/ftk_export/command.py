@@ -17,6 +17,7 @@ from ftk.opening import open_run
 from ftk_export import ExportFormat, ExportOptions
 from ftk_export.gate import Gate, ParityError, WithTransformers
 from ftk_export.merging import as_asked, merged
+from ftk_export.modelfile import write_modelfile
 from ftk_export.writing import check_room, check_target
 
 if TYPE_CHECKING:
@@ -61,19 +62,22 @@ def export_run(run: Run, target: Path) -> str:
     with put_in_place(target) as aside:
         write: Any = form.load()
         write(model, aside, run)
+        if options.export_modelfile:
+            write_modelfile(aside, form, run)
         told = "not compared with the trained model"
         if options.export_verify:
             told = _compared(run, form, gate, aside, model)
         rundir.write_text(aside / RECORD, json.dumps(_record(run, form, told), indent=2) + "\n")
     if options.export_hub_model_id:
-        _send(target, options.export_hub_model_id)
+        send(target, options.export_hub_model_id, run)
     return told
 
 
 def _compared(run: Run, form: ExportFormat, gate: Gate, folder: Path, model: Any) -> str:
     options = run.options(ExportOptions)
-    opened: Any = form.load("opens")(folder, run) if form.opens else WithTransformers(folder, type(model))
-    tolerance = options.export_tolerance or max(form.tolerance, ROUNDING[options.export_dtype])
+    opened: Any = form.load("opens")(folder, run, model) if form.opens else WithTransformers(folder, type(model))
+    stated = getattr(opened, "tolerance", form.tolerance)
+    tolerance = options.export_tolerance or max(stated, ROUNDING[options.export_dtype])
     try:
         return gate.compare(opened, tolerance)
     except ParityError as error:
@@ -109,10 +113,21 @@ def put_in_place(target: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _send(folder: Path, name: str) -> None:
-    from huggingface_hub import HfApi
+def send(folder: Path, name: str, run: Run) -> None:
+    """Send an export to a private repository on the hub.
 
-    api = HfApi()
-    api.create_repo(name, exist_ok=True, private=True)
-    api.upload_folder(repo_id=name, folder_path=str(folder), commit_message="Exported by ftk")
+    Raises CheckpointError with what the hub says, without the token that it was told.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    token = run.value("hf_hub_token") if "hf_hub_token" in run.plan.registry.options else None
+    try:
+        api = HfApi(token=token)
+        api.create_repo(name, exist_ok=True, private=True)
+        api.upload_folder(repo_id=name, folder_path=str(folder), commit_message="Exported by ftk")
+    except (HfHubHTTPError, OSError, ValueError) as cause:
+        said = " ".join(str(cause).split())[:300]
+        said = said.replace(token, "***") if token else said
+        raise CheckpointError(f"{name}: cannot be sent, and is complete in {folder}: {said}") from None
     click.echo(f"sent to {name}")

@@ -35,7 +35,7 @@ class ParityError(FtkError):
 
 
 class Opened(Protocol):
-    """An export that was read back."""
+    """An export that was read back. It may have a ``tolerance`` of its own, in the place of the format's."""
 
     def logits(self, ids: Sequence[int]) -> torch.Tensor:
         """(T, V), float32, for the tokens of one prompt."""

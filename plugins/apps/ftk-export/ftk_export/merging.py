@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from ftk import Command
+from ftk.config import Setting
 from ftk.plan import make_plan
 from ftk.run import Run
 
@@ -25,12 +26,11 @@ def merged(run: Run, look: Callable[[Any], None]) -> Any:
 
     A quantised base becomes plain, which the loader says aloud. Raises FtkError.
     """
+    model = base_run(run).model(trainable=False)
     paths = run.value("adapter_name_or_path")
     if not paths:
-        model = run.model(trainable=False)
         look(model)
         return run.dequantized(model)
-    model = _base_of(run).model(trainable=False)
     model = run.dequantized(model)
     from ftk_peft.applying import find_adapter
     from ftk_peft.making import load, merge
@@ -45,9 +45,14 @@ def merged(run: Run, look: Callable[[Any], None]) -> Any:
     return model
 
 
-def _base_of(run: Run) -> Run:
-    """The same run without its adapters."""
+def base_run(run: Run) -> Run:
+    """The same run without its adapters, with the quantizer that the run of the command leaves out.
+
+    Apart from each other they exclude nothing: the base becomes plain before several adapters are merged into it.
+    """
     kept = {key: setting for key, setting in run.plan.given.items() if key not in ADAPTER_KEYS}
+    if run.options(ExportOptions).export_device == "cpu" and "device_map" in run.plan.registry.options:
+        kept["device_map"] = Setting("cpu", run.plan.where("export_device"))
     return Run(make_plan(kept, run.plan.registry, config=run.plan.config, command=LOADING))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ftk import CheckpointError, ConfigError
 from ftk_data import renderer
@@ -65,12 +65,31 @@ def check_target(run: Run) -> Path:
             f"{run.plan.where('export_legacy_format')}: .bin files are pickles, which run code when they are loaded. "
             "Take it out"
         )
+    _check_bits(run, options)
     if not options.export_dir:
         raise ConfigError("export_dir: not set. Say --export_dir FOLDER")
     target = Path(options.export_dir).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{run.plan.where('export_dir')}: {target} holds something. Choose another folder")
     return target
+
+
+def _check_bits(run: Run, options: ExportOptions) -> None:
+    """Refuse a number of bits that the format cannot do, and one that looks at texts without any."""
+    form, bits = cast("ExportFormat", run.plan.one("export_format")), options.export_quantization_bit
+    where = run.plan.where("export_quantization_bit")
+    if bits and not form.bits:
+        raise ConfigError(
+            f"{where}: {bits}: the format {form.name} keeps all bits. Choose export_format: gptq, bnb or another of few "
+            "bits (ftk plugins list), or take it out"
+        )
+    if bits and bits not in form.bits:
+        raise ConfigError(f"{where}: {bits}: {form.name} can do {', '.join(map(str, form.bits))}")
+    if form.calibrated and not options.export_quantization_dataset:
+        raise ConfigError(
+            f"{where}: {form.name} looks at texts while it rounds. Give export_quantization_dataset: a file or the name "
+            "of a data set"
+        )
 
 
 def check_room(model: Any, target: Path, form: ExportFormat) -> int:
