@@ -20,7 +20,7 @@ from ftk_data import renderer
 from ftk_api import ApiOptions
 from ftk_api.connections import limited
 from ftk_api.desk import Desk
-from ftk_api.guard import Guard
+from ftk_api.guard import MOST_HEAD, Guard
 from ftk_api.media import MediaDoor
 from ftk_api.server import make_app
 from ftk_api.service import Service
@@ -76,7 +76,7 @@ def server_of(run: Run, engine: Any, options: ApiOptions, key: str | None) -> Se
     application = make_guarded(run, engine, options, key)
     config = uvicorn.Config(
         application.app, host=options.api_host, port=options.api_port, log_level="warning", access_log=False,
-        server_header=False, h11_max_incomplete_event_size=65536, timeout_keep_alive=30, backlog=2048,
+        server_header=False, h11_max_incomplete_event_size=MOST_HEAD, timeout_keep_alive=30, backlog=2048,
         http=limited(options.api_timeout), lifespan="off",
     )  # fmt: skip
     return Server(config, application.service.desk)
@@ -154,5 +154,5 @@ class Server(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.desk.close)

@@ -21,6 +21,7 @@ log = logging.getLogger("ftk.api")
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+MOST_HEAD = 65536
 OPEN = ("/health",)
 """Paths that need no key."""
 
@@ -60,6 +61,7 @@ class Guard:
 
         self._now += 1
         try:
+            _check_head(scope)
             self._check_key(scope)
             self._check_host(scope)
             if self._now > self.open:
@@ -124,6 +126,13 @@ class Guard:
 
     def _too_large(self) -> Refusal:
         return Refusal(413, f"the body has more than {self.most:,} bytes")
+
+
+def _check_head(scope: Scope) -> None:
+    """Refuse a head that is too long; one that comes in a single piece gets past uvicorn's own limit."""
+    size = sum(len(name) + len(value) for name, value in scope["headers"])
+    if size + len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > MOST_HEAD:
+        raise Refusal(431, f"the head of the request has more than {MOST_HEAD:,} bytes")
 
 
 def _path(scope: Scope) -> str:

@@ -84,17 +84,20 @@ class MediaDoor:
                 if status != 200:
                     raise Refusal(400, f"media: the address answered with status {status}", "messages")
                 return content
-            address = urljoin(address, content)
+            address = content
         raise Refusal(400, "media: the address redirects too often", "messages")
 
     def _get(self, address: str, until: float) -> tuple[int, bytes | str]:
         """The status and the content, or where it redirects to."""
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError as cause:
+            raise Refusal(400, "media: an address that cannot be read", "messages") from cause
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Refusal(400, "media: only http and https addresses are fetched", "messages")
         secure = parts.scheme == "https"
         try:
-            port = parts.port or (443 if secure else 80)
             number = self._public(parts.hostname, port)
             left = max(0.1, until - time.monotonic())
             connection = _Pinned(parts.hostname, port, number, secure, left)
@@ -105,7 +108,7 @@ class MediaDoor:
                 connection.request("GET", target, headers={"Accept": "*/*", "User-Agent": "ftk-api"})
                 answer = connection.getresponse()
                 if answer.status in (301, 302, 303, 307, 308):
-                    return answer.status, answer.getheader("location") or ""
+                    return answer.status, urljoin(address, answer.getheader("location") or "")
                 return answer.status, _limited(answer, until)
             finally:
                 late.cancel()
@@ -166,7 +169,9 @@ def _limited(answer: http.client.HTTPResponse, until: float) -> bytes:
         if len(content) > MOST_BYTES:
             raise Refusal(413, f"media: more than {MOST_BYTES:,} bytes", "messages")
         if time.monotonic() > until:
-            raise Refusal(408, f"media: the address took longer than {MOST_SECONDS:.0f} seconds", "messages")
+            break
+    if time.monotonic() > until:  # what was cut off looks as if it had ended
+        raise Refusal(408, f"media: the address took longer than {MOST_SECONDS:g} seconds", "messages")
     return bytes(content)
 
 
