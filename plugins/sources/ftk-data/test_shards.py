@@ -196,7 +196,7 @@ def test_after_a_kill_only_what_is_missing_is_made(small, expected, run_of, repo
         patched.setattr(Work, "piece", lambda *given: (time.sleep(0.03), piece(*given))[1])
         process = slow.Process(target=build_chat, args=(run, "train"))
         process.start()
-    while len(list(tmp_path.glob("cache/rows/*/000003.safetensors"))) < 1:
+    while not all(list(tmp_path.glob(f"cache/rows/*/{name}")) for name in ("000003.safetensors", "*.claim")):
         assert process.is_alive()
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
@@ -252,6 +252,23 @@ def test_a_claim_that_cannot_be_read_is_its_writers_for_a_moment(text, tmp_path)
     assert not made.claim(0)
     os.utime(claim, (time.time() - 10,) * 2)
     assert made.claim(0)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_claim_is_there_whole_or_not_at_all(links, tmp_path, monkeypatch):
+    """A kill between making the file and writing it would block a shard for seconds."""
+    link = os.link
+
+    def linked(aside, path):
+        if not links:
+            raise PermissionError("no hard links here")
+        assert json.loads(Path(aside).read_text())[1] == os.getpid()
+        link(aside, path)
+
+    monkeypatch.setattr(os, "link", linked)
+    assert Shards(tmp_path).claim(0)
+    assert not Shards(tmp_path).claim(0)
+    assert [path.name for path in tmp_path.iterdir()] == ["000000.claim"]
 
 
 def test_a_claim_of_a_living_process_holds(tmp_path):

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -99,8 +100,7 @@ class Shards:
         claim = self._claim(number)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with claim.open("x", encoding="utf-8") as file:
-                json.dump([socket.gethostname(), os.getpid(), _started(os.getpid())], file)
+            create(claim, json.dumps([socket.gethostname(), os.getpid(), _started(os.getpid())]).encode())
         except FileExistsError:
             if not _abandoned(claim):
                 return False
@@ -170,6 +170,24 @@ def put(path: Path, content: bytes) -> None:
     except OSError:
         aside.unlink(missing_ok=True)
         raise
+
+
+def create(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet, so that a reader sees all of it or none, also after a kill in between.
+
+    Where there are no hard links, a kill can leave it empty. Raises FileExistsError when it is there.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        aside.write_bytes(content)
+        os.link(aside, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        with path.open("xb") as file:
+            file.write(content)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def packed(piece: Piece, facts: Mapping[str, Any]) -> bytes:
