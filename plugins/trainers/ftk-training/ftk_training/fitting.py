@@ -14,6 +14,7 @@ from ftk import ConfigError, DataError, FtkError, Metrics, rundir
 
 from ftk_training import checkpoints, generating, interrupting, result
 from ftk_training.arguments import is_reentrant, make_arguments, wants_checkpointing
+from ftk_training.asking_once import asking_once
 from ftk_training.checks import note_trainer
 from ftk_training.collator import Collator
 from ftk_training.neighbours import refuse_leaks
@@ -243,7 +244,7 @@ def _resume_point(run: Run, args: TrainingArguments) -> Path | None:
 
 def _train(trainer: ExactTrainer, resumed: Path | None) -> dict[str, float]:
     """Train and return the metrics of the whole run, with what earlier processes of it did."""
-    with interrupting.of(trainer.run).saving():
+    with interrupting.of(trainer.run).saving(), asking_once():
         output = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     if not trainer.args.load_best_model_at_end:  # that one was saved as it is
         trainer.show_result()

@@ -27,6 +27,7 @@ from ftk_training.order import EpochOrder
 from ftk_training.progress import Progress, means, split
 from ftk_training.quick_imports import quick_imports
 from ftk_training.streams import Handed, Stream, is_stream
+from ftk_training.walking_once import parameters_of, walking_once, walks_once
 from ftk_training.weighting import own_loss, weighs_losses, weighted_loss
 
 with quick_imports():
@@ -140,6 +141,11 @@ class ExactTrainer(Trainer):
                 raise ConfigError(f"{self.run.plan.where('optim')}: {said}") from cause
             learning.split_rates(self.run, self.model, self.optimizer)
         return self.optimizer
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        if not walks_once(model) or self._has_mixed_mesh_grads(model):
+            return super()._clip_grad_norm(model)
+        return self.accelerator.clip_grad_norm_(parameters_of(model), self.args.max_grad_norm)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The norm of all gradients; the optimizer tells it when it has used each up at once."""
@@ -260,7 +266,8 @@ class ExactTrainer(Trainer):
         ):  # resumed behind the last step; transformers would take one more
             self.control.should_training_stop = True
             return
-        super()._run_epoch(*arguments, **named)
+        with walking_once(self, named["model"]):
+            super()._run_epoch(*arguments, **named)
 
     # Evaluation
 
