@@ -362,8 +362,8 @@ def test_what_has_no_meaning_for_pairs_feedback_and_texts_is_refused(key, exampl
 
 
 def test_packing_in_a_stage_that_does_not_pack_is_told(example_run, caplog):
-    assert len(BUILD["feedback"](example_run([GOOD["feedback"]] * 2, packing=True), "train")) == 2
-    assert "packing: True: rows of feedback are not packed" in caplog.text
+    assert len(BUILD["prompts"](example_run([GOOD["prompts"]] * 2, packing=True), "train")) == 2
+    assert "packing: True: rows of prompts are not packed" in caplog.text
 
 
 def test_packed_pairs_stay_whole_and_each_side_of_a_pack_fits(example_run):

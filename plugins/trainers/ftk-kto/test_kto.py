@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ftk import ConfigError
 from ftk.run import Run
 from ftk.testing import check_plugin, run_in
 from ftk.testing.runs import plan_in
@@ -19,6 +20,7 @@ from ftk_kto.batches import Feedback, mismatched_part, without_mismatched
 from ftk_kto.losses import Weighting, drift, kto_losses
 from ftk_kto.training import Kto
 from ftk_training.collator import Collator
+from ftk_training.reference_cache import FILE
 from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).with_name("golden_losses.txt")
@@ -51,7 +53,7 @@ METHODS = {
     "full": {"finetuning_type": "full"},
     "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
 }
-TOLD = ("loss", "kl", "rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")
+TOLD = ("loss", "kl", "rewards/margins", "rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")
 
 
 def dataset(folder, rows=ROWS, **columns):
@@ -248,12 +250,81 @@ def test_every_method_learns_to_prefer_liked_answers(tmp_path, method, padding_f
     found = losses(done)
     assert found[-1] < found[0]
     last = log_of(done)[-1]
-    assert last["rewards/chosen"] > last["rewards/rejected"] + 0.2
+    assert last["rewards/margins"] == pytest.approx(last["rewards/chosen"] - last["rewards/rejected"], abs=1e-6)
+    assert last["rewards/margins"] > 0.2
 
 
 def test_a_batch_of_one_row_learns(tmp_path):
     done = run(tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=1, max_steps=12)
     assert any(line["kl"] > 0 for line in log_of(done))
+    assert not any("rewards/margins" in line for line in log_of(done)), "one answer has no margin"
+
+
+WHOLE = {"per_device_train_batch_size": 12, "gradient_accumulation_steps": 1, "max_steps": 3, "pref_ftx": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("method", "layouts"), [("lora", ("packs", "flat")), ("full", ("packs",)), ("freeze", ("packs",))]
+)
+def test_packed_rows_train_as_padded_ones(tmp_path, method, layouts):
+    """Losses, norms of gradients, rewards and z0 of three steps of all rows, packed into few and those joined."""
+    more = {**WHOLE, **METHODS[method], "train_sampling_strategy": "sequential", "cutoff_len": 300}
+    wanted = log_of(run(tmp_path, **more))
+    assert wanted[2]["kl"] > 0
+    for name in layouts:
+        done = run(tmp_path, name, packing=True, padding_free=name == "flat", **more)
+        assert json.loads((done.folder / "data_report.json").read_text())["train"]["num_rows"] < len(ROWS) / 2
+        for line, other in zip(log_of(done), wanted, strict=True):
+            for told in (*TOLD, "grad_norm", "num_tokens", "num_trained_tokens"):
+                assert line[told] == pytest.approx(other[told], rel=1e-3, abs=1e-5), told
+
+
+def test_packs_hold_each_row_once_and_each_fits_with_anothers_answer(tmp_path):
+    alone, packed = (
+        Run(plan_in(tmp_path, **{**SETTINGS, **dataset(tmp_path), "packing": packing})).rows("train")
+        for packing in (False, True)
+    )
+    members = [one for row in packed for one in row["feedback"]]
+    assert sorted(str(one) for one in members) == sorted(str(one) for one in alone)
+    for row, length in zip(packed, packed.lengths_N, strict=True):
+        sizes = [max(len(one["input_ids"]), len(one["kl_input_ids"])) for one in row["feedback"]]
+        assert sum(sizes) == length <= SETTINGS["cutoff_len"]
+
+
+def test_a_model_that_lets_texts_see_each_other_is_not_packed(tmp_path):
+    with pytest.raises(ConfigError, match=r"packing: True: .*Mamba.* does not keep the texts of a row apart"):
+        run(tmp_path, model_name_or_path="ftk://random/mamba", template="chatml", packing=True)
+
+
+@pytest.mark.parametrize(("method", "packing"), [("lora", True), ("full", False)])
+def test_what_the_reference_says_can_be_computed_once(tmp_path, method, packing, caplog):
+    """Against a reference that is asked in every step; a run that goes on computes nothing again."""
+    caplog.set_level("INFO", "ftk")
+    more = {**WHOLE, **METHODS[method], "max_steps": 4, "packing": packing}
+    wanted = log_of(run(tmp_path, "asked", **more))
+    more |= {"precompute_ref_log_probs": True, "save_strategy": "steps", "save_steps": 2}
+    once = run(tmp_path, "once", **more)
+    assert "reference: 24 texts" in caplog.text
+    before = (once.folder / FILE).stat().st_mtime_ns
+    caplog.clear()
+    again = run(tmp_path, "once", **more, resume_from_checkpoint=str(once.folder / "checkpoint-2"))
+    assert "reference: 24 texts, 0 batches computed" in caplog.text
+    assert (again.folder / FILE).stat().st_mtime_ns == before
+    for done in (once, again):
+        for line, other in zip(log_of(done), wanted, strict=True):
+            for told in (*TOLD, "grad_norm"):
+                assert line[told] == pytest.approx(other[told], rel=1e-3, abs=1e-5), told
+
+
+def test_an_adapter_that_is_only_evaluated_is_measured_against_the_model_without_it(tmp_path):
+    trained = run(tmp_path, do_eval=True, eval_dataset="feedback", **{**WHOLE, "max_steps": 5})
+    names = [f"eval_{name}" for name in TOLD]
+    alone = run(
+        tmp_path, "alone", do_train=False, do_eval=True, dataset=None, eval_dataset="feedback", pref_ftx=0.5,
+        adapter_name_or_path=str(trained.folder),
+    )  # fmt: skip
+    assert abs(alone.metrics["eval_rewards/margins"]) > 0.01
+    assert [alone.metrics[name] for name in names] == pytest.approx([trained.metrics[name] for name in names], rel=1e-3)
 
 
 def test_an_evaluation_is_the_same_whatever_its_batches(tmp_path):

@@ -20,7 +20,16 @@ from ftk_data.mixing import mixed, split_off
 from ftk_data.options import DataOptions
 from ftk_data.packing import pack
 from ftk_data.rendering import options_of
-from ftk_data.sequences import BlockRows, FeedbackRows, PackedPairRows, PackedRows, PairRows, PromptRows, TokenRows
+from ftk_data.sequences import (
+    BlockRows,
+    FeedbackRows,
+    PackedFeedbackRows,
+    PackedPairRows,
+    PackedRows,
+    PairRows,
+    PromptRows,
+    TokenRows,
+)
 from ftk_data.stages import CHAT, CHOSEN, FEEDBACK, PAIRS, PROMPTS, TEXT, Stage
 from ftk_data.store import Store, joined
 from ftk_data.tokenising import Tokenised, tokenise
@@ -72,7 +81,7 @@ def build_pairs(run: Run, split: str) -> Made:
 
 
 def build_feedback(run: Run, split: str) -> Made:
-    """The rows for KTO: an answer that was liked or not; see ``FeedbackRows``."""
+    """The rows for KTO: an answer that was liked or not; see ``FeedbackRows`` and, with packing, its packs."""
     return _built(run, split, FEEDBACK, options_of(run, DataOptions))
 
 
@@ -108,7 +117,7 @@ def _check_stage(run: Run, stage: Stage, options: DataOptions) -> None:
     for key in stage.refuses:
         if getattr(options, key):
             raise ConfigError(f"{run.plan.where(key)}: has no meaning for rows of {stage.name}. Take it out")
-    if options.packing and stage not in ((CHAT, TEXT) if options.streaming else (CHAT, TEXT, PAIRS)):
+    if options.packing and stage not in ((CHAT, TEXT) if options.streaming else (CHAT, TEXT, PAIRS, FEEDBACK)):
         log.warning("%s: rows of %s are not packed", run.plan.where("packing"), stage.name)
 
 
@@ -216,7 +225,7 @@ def _arranged(part: Part, stage: Stage, options: DataOptions) -> TokenRows:
             return pairs
         return PackedPairRows(part.store, part.order, pack(pairs.lengths_N, options.cutoff_len))
     if stage is FEEDBACK:
-        return FeedbackRows(part.store, part.order, options.cutoff_len)
+        return (PackedFeedbackRows if packing else FeedbackRows)(part.store, part.order, options.cutoff_len)
     if stage is PROMPTS:
         return PromptRows(part.store, part.order, _firsts(part))
     if stage is TEXT and _in_blocks(options):
@@ -252,7 +261,7 @@ def _report(part: Part, rows: TokenRows, options: DataOptions) -> dict[str, Any]
         "longest_row": int(lengths.max(initial=0)),
         "datasets": {one.name: report.of_dataset(one) for one in part.datasets},
     }
-    if isinstance(rows, PackedRows | PackedPairRows):
+    if isinstance(rows, PackedRows | PackedPairRows | PackedFeedbackRows):
         sides = 2 if isinstance(rows, PackedPairRows) else 1
         made["packing_efficiency"] = round(made["num_tokens"] / max(1, sides * len(rows) * options.cutoff_len), 4)
     return made

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from ftk_data.packing import pack
 from ftk_data.store import IGNORED, Store, TokenRow
 
 if TYPE_CHECKING:
@@ -217,6 +218,41 @@ class FeedbackRows(TokenRows):
             "desirable": bool(self.store.roles_N[number]),
             **as_dict(TokenRow(ids_T, labels_T, None, row.media), "kl_"),
         }
+
+    @property
+    def longer_N(self) -> NDArray[np.int64]:
+        """Tokens of each row, or of its prompt with the other answer where that is more. Looks at every row."""
+        own_N = self.store.lengths_N[self.order]
+        firsts_N = np.array([answer_starts(self.store.row(int(number))) for number in self.order], np.int64)
+        others_N = firsts_N + np.roll(own_N - firsts_N, 1)
+        return np.maximum(own_N, others_N.clip(max=self.size))
+
+
+class PackedFeedbackRows(FeedbackRows):
+    """Several rows of feedback in one, whole: ``feedback``, a list of such rows as :class:`FeedbackRows` has.
+
+    A row has the same other answer as unpacked. All rows of a pack fit into one row of a batch, and so do their prompts
+    with the answers of others.
+    """
+
+    packed = True
+
+    def __init__(self, store: Store, order: NDArray[np.int64], size: int) -> None:
+        super().__init__(store, order, size)
+        self.longest_N = self.longer_N
+        self.packs = pack(self.longest_N, size)
+
+    def __len__(self) -> int:
+        return len(self.packs)
+
+    @property
+    def lengths_N(self) -> NDArray[np.int64]:
+        lengths = self.longest_N[self.packs.rows_N]
+        return np.add.reduceat(lengths, self.packs.starts[:-1]) if len(self) else lengths
+
+    def row(self, index: int) -> RowDict:
+        members = self.packs.rows_N[self.packs.starts[index] : self.packs.starts[index + 1]]
+        return {"feedback": [super(PackedFeedbackRows, self).row(int(member)) for member in members]}
 
 
 class PromptRows(TokenRows):

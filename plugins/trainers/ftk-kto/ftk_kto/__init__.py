@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import ftk
 from ftk_data import DataOptions, TemplateOptions
 from ftk_training import TrainingOptions
-from ftk_training.preference_options import PreferenceOptions, ReferenceOptions
+from ftk_training.preference_options import PrecomputeOptions, PreferenceOptions, ReferenceOptions
 
 
 @ftk.options
@@ -18,6 +18,9 @@ class KtoOptions:
     kto_rejected_weight: float = ftk.option(1.0, help="Weight of the losses of disliked answers.", minimum=0)
 
 
+OfReference = (ReferenceOptions, PrecomputeOptions)
+
+
 @ftk.hookimpl
 def ftk_trainers() -> Iterable[ftk.Trainer]:
     yield ftk.Trainer(
@@ -25,6 +28,6 @@ def ftk_trainers() -> Iterable[ftk.Trainer]:
         target="ftk_kto.training:train",
         rows="ftk_data.rows:build_feedback",
         examples="feedback",
-        options=(DataOptions, TemplateOptions, TrainingOptions, KtoOptions, PreferenceOptions, ReferenceOptions),
+        options=(DataOptions, TemplateOptions, TrainingOptions, KtoOptions, PreferenceOptions, *OfReference),
         summary="KTO: learn from answers that were liked or disliked",
     )

@@ -5,24 +5,26 @@ pairs of all its rows, on all devices and in all accumulated batches, by the pol
 are 4 x 2 and 8 x 1, and a batch of one row is as good as any. In an evaluation it is the mean over all of its rows.
 A mismatched pair is a prompt with the answer of the row before it (:class:`ftk_data.sequences.FeedbackRows`).
 
-Items are rows. Shapes: R rows, N trained tokens.
+Items are answers. Shapes: R answers, N trained tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from ftk import ConfigError, Metrics
 from ftk_training.fitting import fit
 from ftk_training.logprobs import LogProbs, model_inputs, target_log_probs, targets_of
-from ftk_training.preference_options import PreferenceOptions
+from ftk_training.preference_options import PrecomputeOptions, PreferenceOptions
 from ftk_training.quiet import quiet
 from ftk_training.reference import Reference, reference_of
+from ftk_training.reference_cache import remembered
 
 from ftk_kto import KtoOptions
-from ftk_kto.batches import OWN, Feedback, mismatched_part, num_rows, without_mismatched
+from ftk_kto.batches import OWN, Feedback, keys_of, mismatched_part, num_rows, without_mismatched
 from ftk_kto.losses import Weighting, drift, kto_losses
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Kto:
         own, shared = run.options(KtoOptions), run.options(PreferenceOptions)
         self.run, self.ftx = run, shared.pref_ftx
         self.how = Weighting(shared.pref_beta, own.kto_chosen_weight, own.kto_rejected_weight)
-        self.reference: Reference
+        self.reference: Reference | None = None
         self.of_evaluation: dict[str, torch.Tensor] = {}
 
     def rows(self, arguments: TrainingArguments, train: Any, evaluation: Any) -> tuple[Any, Any]:
@@ -61,8 +63,13 @@ class Kto:
                 "each GPU (torchrun), or show it one (CUDA_VISIBLE_DEVICES=0)"
             )
         self.trainer = trainer
-        self.reference = reference_of(trainer)
-        trainer.data_collator = Feedback(trainer.data_collator)
+        precomputed = self.run.options(PrecomputeOptions).precompute_ref_log_probs
+        self.reference = reference_of(trainer, at_start=precomputed)
+        collator = Feedback(trainer.data_collator)
+        if precomputed:
+            collator = replace(collator, known=remembered(trainer, self.reference, collator, keys_of, _both))
+            self.reference = None
+        trainer.data_collator = collator
 
     # What is of all batches
 
@@ -97,6 +104,9 @@ class Kto:
             return (policy_R - self._from_reference(model, part)).sum()
 
     def _from_reference(self, policy: Any, part: Batch) -> torch.Tensor:
+        if "ref_sums" in part:
+            return part["ref_sums"]
+        assert self.reference is not None
         with self.reference.model(policy) as model:
             return summed(_log_probs(model, part), part)
 
@@ -104,10 +114,9 @@ class Kto:
 
     def __call__(self, model: Any, batch: Batch) -> tuple[torch.Tensor, dict[str, Any]]:
         """The sum of the losses of a batch, and of what is logged."""
-        part, liked_R = {key: one for key, one in batch.items() if key not in OWN}, batch["desirable"]
-        policy = _log_probs(model, part)
-        sums_R = summed(policy, part)
-        ratios_R = sums_R - self._from_reference(model, part)
+        liked_R, policy = batch["desirable"], _log_probs(model, batch)
+        sums_R = summed(policy, batch)
+        ratios_R = sums_R - self._from_reference(model, batch)
         total = kto_losses(ratios_R, liked_R, batch["kl"], self.how).sum()
         if self.ftx:
             total = total - self.ftx * batch["ftx_scale"] * policy.means_R[liked_R].sum()
@@ -117,6 +126,7 @@ class Kto:
         for name, of_R in (("chosen", liked_R), ("rejected", ~liked_R)):
             told[f"rewards/{name}"] = self.how.beta * ratios_R[of_R].detach().sum(), of_R.sum()
             told[f"logps/{name}"] = sums_R[of_R].detach().sum(), of_R.sum()
+        told["rewards/margins"] = (*told["rewards/chosen"], *told["rewards/rejected"])
         return total, told
 
     # Checkpoints: nothing lasts from one step to the next
@@ -127,7 +137,14 @@ class Kto:
 
 
 def _log_probs(model: Any, part: Batch) -> LogProbs:
-    return target_log_probs(model, model_inputs(part), targets_of(part))
+    inputs = {key: one for key, one in model_inputs(part).items() if key not in OWN}
+    return target_log_probs(model, inputs, targets_of(part))
+
+
+def _both(model: Any, batch: Batch) -> torch.Tensor:
+    """(2 R,): what a model says of the answers of a batch, and then of the mismatched ones."""
+    parts = (without_mismatched(batch), mismatched_part(batch))
+    return torch.cat([summed(_log_probs(model, part), part) for part in parts])
 
 
 def summed(found: LogProbs, part: Batch) -> torch.Tensor:

@@ -10,23 +10,31 @@ import torch
 
 OVER = " over"
 """Ends the name under which the number of things that a metric is the mean over is summed."""
+LESS = " less"
+"""Ends the name under which the mean is summed that is taken from another one."""
 
 
 def split(sums: Mapping[str, Any]) -> dict[str, Any]:
-    """Sums with those that have their own number as two: ``name`` and ``name + OVER``."""
+    """Sums with those that have their own number as two: ``name`` and ``name + OVER``; differences as four."""
     flat: dict[str, Any] = {}
     for name, value in sums.items():
         if isinstance(value, tuple):
-            flat[name], flat[name + OVER] = value
+            flat |= zip((name, name + OVER, name + LESS, name + LESS + OVER), value, strict=False)
         else:
             flat[name] = value
     return flat
 
 
 def means(sums: Mapping[str, float], items: float) -> dict[str, float]:
-    """The means of split sums over ``items``, or over their own number."""
+    """The means of split sums over ``items``, or over their own number; a difference needs both of its means."""
     names = [name for name in sums if not name.endswith(OVER)]
-    return {name: float(sums[name]) / max(float(sums.get(name + OVER, items)), 1.0) for name in names}
+    found = {name: float(sums[name]) / max(float(sums.get(name + OVER, items)), 1.0) for name in names}
+    for name in [name for name in names if name.endswith(LESS)]:
+        whole, less = name.removesuffix(LESS), found.pop(name)
+        first = found.pop(whole)
+        if sums[whole + OVER] and sums[name + OVER]:
+            found[whole] = first - less
+    return found
 
 
 class Progress:
@@ -55,7 +63,7 @@ class Progress:
         return self.seconds + time.monotonic() - self.started
 
     def add(self, sums: Mapping[str, Any], items: Any) -> None:
-        """Metrics of one forward pass, as sums over its items, or as (sum, number) over something else."""
+        """Metrics of one forward pass, as sums over its items, or over something else, see ``Loss``."""
         for name, value in split(sums).items():
             self._sums[name] = self._sums.get(name, 0) + torch.as_tensor(value).detach()
         self._items = self._items + items

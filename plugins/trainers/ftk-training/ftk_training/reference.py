@@ -21,6 +21,7 @@ from ftk.run import Run
 from ftk_training import value_head
 from ftk_training.checkpoints import configs_of
 from ftk_training.learning import value
+from ftk_training.options import TrainingOptions
 from ftk_training.preference_options import ReferenceOptions
 from ftk_training.quiet import quiet
 
@@ -69,9 +70,12 @@ def reference_of(trainer: ExactTrainer, *, at_start: bool = False) -> Reference:
             run, "ref_model", options.ref_model, options.ref_model_adapters, options.ref_model_quantization_bit
         )
         made = Reference(options.ref_model, False, _always(placed(trainer, other.model(trainable=False))))
-    elif can_be_disabled(policy):
+    elif can_be_disabled(policy):  # also one that stays beside a quantised model that is only evaluated
         _tell_continued(run)
         made = Reference("the model without its adapter", True, _without_adapter(trainer))
+    elif (beneath := _beneath(run)) is not None:
+        other = beside(run, "adapter_name_or_path", run.value("model_name_or_path"), beneath)
+        made = Reference("the model without its adapter", False, _always(placed(trainer, other.model(trainable=False))))
     elif at_start:
         made = Reference("the model as it begins", True, lambda model: nullcontext(model))
     else:
@@ -82,6 +86,14 @@ def reference_of(trainer: ExactTrainer, *, at_start: bool = False) -> Reference:
 
 def _always(model: Any) -> Callable[[Any], AbstractContextManager[Any]]:
     return lambda _: nullcontext(model)
+
+
+def _beneath(run: Run) -> tuple[str, ...] | None:
+    """The adapters under the one that a run only evaluates and has merged; None where it is no such run."""
+    paths = tuple(run.value("adapter_name_or_path") or ())
+    if run.options(TrainingOptions).do_train or not paths or value(run, "create_new_adapter"):
+        return None
+    return paths[:-1]
 
 
 def _tell_continued(run: Run) -> None:

@@ -45,7 +45,8 @@ Batch = dict[str, torch.Tensor]
 Loss = Callable[["nn.Module", Batch], tuple[torch.Tensor, Mapping[str, torch.Tensor]]]
 """``loss(model, batch) -> (sum of the losses of all items, {metric: sum over items})``; items are tokens or pairs.
 
-A metric that is a mean over other things than items is a pair: (sum, number of them)."""
+A metric that is a mean over other things than items is a pair: (sum, number of them); a difference of two such means is
+both pairs in one, and is left out where one of them is of nothing."""
 Count = Callable[[Batch], torch.Tensor | int]
 """``count(batch) -> number of items``."""
 
