@@ -4,7 +4,6 @@ import json
 import re
 from dataclasses import replace
 
-import pytest
 from ftk import ChatTemplate, Message
 from ftk.opening import open_run
 from ftk.registry import Registry
@@ -116,12 +115,12 @@ def test_a_mark_of_go_in_a_format_is_text():
 def test_it_names_the_weights_the_template_and_the_ends():
     words = ["--model_name_or_path", "ftk://random/llama", "--template"]
     lines = modelfile(open_run("export", None, [*words, "chatml"]), "model.gguf")
-    assert "\nFROM ./model.gguf\nTEMPLATE \"\"\"{{ if" in lines
+    assert '\nFROM ./model.gguf\nTEMPLATE """{{ if' in lines
     assert lines.endswith('PARAMETER stop "<|im_end|>"\n')
 
 
 def test_a_template_of_jinja_alone_is_left_out_aloud(caplog):
     text = modelfile(open_run("export", None, ["--model_name_or_path", "ftk://tiny-chat"]), ".")
     assert "# no TEMPLATE: " in text
-    assert "TEMPLATE \"\"\"" not in text
+    assert 'TEMPLATE """' not in text
     assert "no TEMPLATE" in caplog.text

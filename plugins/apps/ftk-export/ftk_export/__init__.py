@@ -78,7 +78,14 @@ class ExportFormat(ftk.Spec):
 
 @ftk.hookimpl
 def ftk_kinds() -> Iterator[ftk.Kind]:
-    yield ftk.Kind(ExportFormat, "ftk_export_formats", selector="export_format", within="command:export", required=True, prefix="export-")
+    yield ftk.Kind(
+        ExportFormat,
+        "ftk_export_formats",
+        selector="export_format",
+        within="command:export",
+        required=True,
+        prefix="export-",
+    )
 
 
 @ftk.hookimpl

@@ -69,9 +69,8 @@ def go_template(spec: ChatTemplate, tokenizer: Any, default_system: str | None =
         start = "{{ $lead := .System }}"
         if default:
             start += f"{{{{ if not $lead }}}}{{{{ $lead = {json.dumps(default, ensure_ascii=False)} }}}}{{{{ end }}}}"
-    text = (
-        f"{form.beginning()}{start}{{{{ range .Messages }}}}{turns}{{{{ end }}}}{{{{ end }}}}{form.written(spec.generation)}"
-    )
+    talk = f"{{{{ range .Messages }}}}{turns}{{{{ end }}}}{{{{ end }}}}"
+    text = form.beginning() + start + talk + form.written(spec.generation)
     if '"""' in text:
         raise NotInGo(f'{spec.name} writes """, which ends a text in a Modelfile')
     return text
@@ -109,9 +108,7 @@ class Formats:
     def written(self, form: str, content: str = "{{ .Content }}") -> str:
         """A format with ``content``, Go's own text, in its place."""
         known = {"content": content, **{name: _plain(text) for name, text in self.ends.items()}}
-        return "".join(
-            known[name] if name else _plain(text) for text, name in re.findall(r"([^{}]+)|\{(\w+)\}", form)
-        )
+        return "".join(known[name] if name else _plain(text) for text, name in re.findall(r"([^{}]+)|\{(\w+)\}", form))
 
 
 def _plain(text: str) -> str:

@@ -30,7 +30,11 @@ def write_in_few_bits(model: Any, folder: Path, run: Run, config: Any) -> None:
         model.save_pretrained(plain, max_shard_size=size)
         try:
             few = type(model).from_pretrained(
-                plain, quantization_config=config, dtype=model.dtype, device_map=str(model.device), local_files_only=True
+                plain,
+                quantization_config=config,
+                dtype=model.dtype,
+                device_map=str(model.device),
+                local_files_only=True,
             )
             few.save_pretrained(folder, max_shard_size=size)
         except (ImportError, RuntimeError, ValueError, NotImplementedError) as cause:

@@ -79,17 +79,13 @@ def _check_bits(run: Run, options: ExportOptions) -> None:
     form, bits = cast("ExportFormat", run.plan.one("export_format")), options.export_quantization_bit
     where = run.plan.where("export_quantization_bit")
     if bits and not form.bits:
-        raise ConfigError(
-            f"{where}: {bits}: the format {form.name} keeps all bits. Choose export_format: gptq, bnb or another of few "
-            "bits (ftk plugins list), or take it out"
-        )
+        few = "Choose export_format: gptq, bnb or another of few bits (ftk plugins list), or take it out"
+        raise ConfigError(f"{where}: {bits}: the format {form.name} keeps all bits. {few}")
     if bits and bits not in form.bits:
         raise ConfigError(f"{where}: {bits}: {form.name} can do {', '.join(map(str, form.bits))}")
     if form.calibrated and not options.export_quantization_dataset:
-        raise ConfigError(
-            f"{where}: {form.name} looks at texts while it rounds. Give export_quantization_dataset: a file or the name "
-            "of a data set"
-        )
+        give = "Give export_quantization_dataset: a file or the name of a data set"
+        raise ConfigError(f"{where}: {form.name} looks at texts while it rounds. {give}")
 
 
 def check_room(model: Any, target: Path, form: ExportFormat) -> int:
