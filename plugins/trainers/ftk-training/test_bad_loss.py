@@ -9,9 +9,10 @@ import torch
 from ftk import ConfigError
 from ftk.testing.runs import plan_in
 from ftk_sft import training
-from ftk_training import bad_loss
+from ftk_training import bad_loss, fitting
 from ftk_training.bad_loss import LossError
 from ftk_training.fitting import fit
+from ftk_training.trainer import ExactTrainer
 from safetensors.torch import load_file
 
 FULL = {
@@ -133,6 +134,30 @@ def test_a_step_of_bad_batches_alone_leaves_all_weights_alone(ftk_run, tmp_path,
     first, second, third = (load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in (1, 2, 3))
     assert all((first[name] == second[name]).all() for name in first)
     assert any((second[name] != third[name]).any() for name in first)
+
+
+def test_it_does_with_the_scaler_of_fp16_too(ftk_run, tmp_path, monkeypatch):
+    """The scaler on the CPU stands for that of a GPU; the scale stays as it is."""
+    scalers = []
+
+    class Scaling(ExactTrainer):
+        def create_optimizer(self, model=None):
+            scaler = self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+            scalers.append(scaler)
+            self.accelerator.unscale_gradients = lambda *_: scaler.unscale_(self.optimizer.optimizer)
+            return super().create_optimizer(model)
+
+    monkeypatch.setattr(fitting, "ExactTrainer", Scaling)
+    settings = {**FULL, "per_device_train_batch_size": 1, "max_steps": 4, "on_bad_loss": "skip", "save_steps": 1}
+    settings |= {"dataset": rows_file(tmp_path), "save_strategy": "steps", "lr_scheduler_type": "constant"}
+    staged(monkeypatch, lambda number, total: total * math.nan if number in (1, 2) else total)
+    folder = ftk_run(**settings).folder
+    made = [load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in (1, 2, 3, 4)]
+    for one, other, moved in zip(made[:3], made[1:], (False, False, True), strict=True):
+        assert any(bool((one[name] != other[name]).any()) for name in one) is moved
+    (scaler,) = scalers
+    assert scaler.get_scale() == 64.0
+    assert not scaler._per_optimizer_states
 
 
 @pytest.mark.parametrize("way", ["stop", "skip"])

@@ -78,6 +78,7 @@ class LossGuard:
         self._step: Step | None = None
         self._last: Step | None = None
         self._place = 0
+        self._nothing_left = False
         self._left_out = self._weight = self._summed = 0.0
 
     # What the trainer tells
@@ -90,6 +91,9 @@ class LossGuard:
         """A micro-batch of the training comes next. The stage may take things out of ``batch``, so a copy is kept."""
         if self._step is None:
             self._step = Step(self.trainer.state.global_step + 1)
+            if self._nothing_left:
+                self._nothing_left = False
+                self.trainer.optimizer.scaler = self._scaler
         self._step.batches.append(dict(batch))
         self._step.places.append(self._place)
         self._place += 1
@@ -131,6 +135,7 @@ class LossGuard:
             return loss
         if left_out >= whole:
             drop_gradients(model)
+            self._nothing_left = True
             return loss
         factor = whole / (whole - left_out)
         for parameter in model.parameters():
@@ -143,7 +148,9 @@ class LossGuard:
         step, self._step = self._step, None
         if self.off or step is None:
             return norm
-        scales = getattr(self.trainer.accelerator, "scaler", None) is not None  # it looks for infinite ones itself
+        scales = self._scaler is not None  # it looks for infinite ones itself
+        if self._nothing_left and scales:
+            self._pass_by_scaler()
         if self.at_once:
             if not scales and not math.isfinite(float(norm)):
                 for number in range(len(step.batches)):
@@ -156,6 +163,17 @@ class LossGuard:
         self.look()
         self._last = step
         return norm
+
+    @property
+    def _scaler(self) -> Any:
+        """What keeps the gradients of fp16 in its range, else None."""
+        return getattr(self.trainer.accelerator, "scaler", None)
+
+    def _pass_by_scaler(self) -> None:
+        """Let the optimizer make this step without the scaler, which refuses one without gradients. What it has noted
+        of the step is forgotten, and its scale stays."""
+        self._scaler.update(self._scaler.get_scale())
+        self.trainer.optimizer.scaler = None
 
     def look(self) -> None:
         """Look at a step that has been copied; waits for it. Raises LossError."""
