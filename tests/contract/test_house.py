@@ -25,7 +25,9 @@ ORDINARY_WORDS = {
     "text": "an example that a trainer eats, and a message's content",
     "data": "a key of run.json",
     "default": "an option's default",
+    "eval": "the data of an evaluation",
     "template": "a kind",
+    "vllm": "a library that declaring may not import",
 }
 """Names of features that mean something of the kernel's too."""
 

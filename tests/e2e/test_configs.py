@@ -1,12 +1,14 @@
 """Every file in configs/ resolves to a plan, and the quickstart does what the README says."""
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from ftk.cli import main
 from ftk.opening import open_run, plan_run
+from ftk.run import Run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -24,6 +26,18 @@ def test_every_config_is_a_plan(path):
     plan = plan_run(str(path), [])
     assert plan.one("trainer") is not None
     assert plan.notes == ()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+def test_the_rows_of_a_config_can_be_read(path):
+    """As long as they come with it; the benchmarks of ``ftk eval`` do not."""
+    if path.parent.name in COMMANDS:
+        pytest.skip("no data set of rows")
+    run = Run(plan_run(str(path), []))
+    examples = [dataset.convert(row) for split in ("train", "eval") for dataset in run.datasets(split)
+                for row in islice(dataset.open(), 3)]  # fmt: skip
+    assert examples
+    assert None not in examples
 
 
 def test_the_quickstart_teaches_the_tiny_model_something(tmp_path, monkeypatch):
