@@ -116,7 +116,7 @@ def test_files_are_shown_where_the_words_say_or_before_them(ftk_cli, engine, tmp
 def test_help_and_unknown_words_say_what_there_is(ftk_cli, engine):
     for word in ("/help", "/halp"):
         result = ftk_cli("chat", *MODEL, input=f"{word}\n")
-        assert "/clear        forget what was said" in result.stderr
+        assert "/clear         forget what was said" in result.stderr
         assert result.stdout == ""
     assert "/halp is not known." in result.stderr
     assert engine.prompts == []

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from ftk import Media
+from ftk import ConfigError, Media
 from ftk.kernel_options import SamplingOptions
 from ftk.opening import open_run
 from ftk.rundir import RECORD, read_record
+from ftk_data import renderer
 
-from ftk_chat.conversation import Conversation, answer_once, talk
+from ftk_chat import history
+from ftk_chat.conversation import Conversation, read_tools
+from ftk_chat.talking import answer_once, talk
 
 if TYPE_CHECKING:
     from ftk.run import Run
@@ -29,11 +32,14 @@ if TYPE_CHECKING:
 @click.option("--image", "images", multiple=True, metavar="FILE", help="Show it with the first words; may be repeated.")
 @click.option("--video", "videos", multiple=True, metavar="FILE", help="The same with a video.")
 @click.option("--audio", "audios", multiple=True, metavar="FILE", help="The same with a sound.")
+@click.option("--tools", type=click.Path(path_type=Path), metavar="FILE", help="JSON of tools that the model may call.")
+@click.option("--adapter", metavar="NAME", help="Which adapter of lora_modules answers; unset is the run's own.")
+@click.option("--history", "kept", type=click.Path(path_type=Path), metavar="FILE", help="Go on with it, and keep it.")
 @click.option("--base", is_flag=True, help="Talk to the model from before the training.")
 @click.option("-v", "--verbose", is_flag=True, help="Show tracebacks.")
 def chat(
     words: tuple[str, ...], system: str | None, prompt: str | None, images: tuple[str, ...], videos: tuple[str, ...],
-    audios: tuple[str, ...], base: bool, verbose: bool,
+    audios: tuple[str, ...], tools: Path | None, adapter: str | None, kept: Path | None, base: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Talk to a model, or to what a run has made of it.
 
@@ -47,15 +53,32 @@ def chat(
         click.echo(introduction(run), err=True)
         if not base and (lack := what_is_missing(run)):
             click.echo(lack, err=True)
-        conversation = Conversation(engine, run.options(SamplingOptions), seed_of(run), system)
+        conversation = Conversation(engine, renderer(run), run.options(SamplingOptions), seed_of(run), system)
+        prepare(conversation, tools, adapter, kept)
         for kind, paths in (("image", images), ("video", videos), ("audio", audios)):
             conversation.showing += [Media(kind, path) for path in paths]
         if prompt is not None:
             answer_once(conversation, prompt)
+            if kept is not None:
+                history.save(conversation, kept)
         else:
-            talk(conversation)
+            talk(conversation, kept)
     finally:
         engine.close()
+
+
+def prepare(conversation: Conversation, tools: Path | None, adapter: str | None, kept: Path | None) -> None:
+    """What was said before, the tools and the adapter. Raises FtkError for what is not there."""
+    system = conversation.system
+    if kept is not None and kept.exists():
+        history.load(conversation, kept)
+        conversation.system = system or conversation.system
+    if tools is not None:
+        conversation.offer(read_tools(tools))
+    if adapter is not None and adapter not in conversation.adapters:
+        known = ", ".join(conversation.adapters) or "none"
+        raise ConfigError(f"--adapter {adapter}: lora_modules does not name it; it names {known}")
+    conversation.adapter = adapter
 
 
 def split_source(words: Sequence[str]) -> tuple[str | None, list[str]]:

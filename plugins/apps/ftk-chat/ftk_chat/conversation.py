@@ -1,24 +1,22 @@
-"""A conversation in the terminal: what was said, and the loop that reads, answers and obeys ``/`` words."""
+"""A conversation: what was said, with what tools, and the engine that goes on with it."""
 
 from __future__ import annotations
 
-import contextlib
+import json
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import click
-from ftk import DataError, Media, Message, Prompt, Text
+from ftk import DataError, Media, Message, Prompt, Sampling, Text
 from ftk.kernel_options import SamplingOptions
-from ftk.types import RunningEngine
+from ftk.types import RunningEngine, ToolCall, Tools
+from ftk_data.converting import tools_of
+from ftk_data.following import Follower, Said
 
-HELP = """/clear        forget what was said
-/system TEXT  set the system text; without TEXT, take it out
-/image FILE   show an image with the next line; also /video and /audio
-/help         these lines
-/exit         end; so does Ctrl-D. Ctrl-C stops an answer"""
+if TYPE_CHECKING:
+    from ftk_data.rendering import Renderer
 
 PLACE = re.compile("<(image|video|audio)>")
 
@@ -26,39 +24,93 @@ PLACE = re.compile("<(image|video|audio)>")
 class Conversation:
     """What was said, and the engine that goes on with it. ``seed`` counts on with every answer.
 
-    showing: what the next line shows: each in the place of its ``<image>``, ``<video>`` or ``<audio>``, else before it.
+    Answers are kept as the template's training rows have them: content, reasoning and calls apart.
+    template: what ``ftk_data.renderer(run)`` gives. showing: what the next line shows: each in the place of its
+    ``<image>``, ``<video>`` or ``<audio>``, else before it. adapter: which of ``adapters`` answers; None is the run's
+    own.
     """
 
     def __init__(
-        self, engine: RunningEngine, options: SamplingOptions, seed: int | None = None, system: str | None = None
-    ) -> None:
-        self.engine, self.options, self.seed, self.system = engine, options, seed, system
+        self, engine: RunningEngine, template: Renderer, options: SamplingOptions, seed: int | None = None,
+        system: str | None = None,
+    ) -> None:  # fmt: skip
+        self.engine, self.template, self.options, self.seed, self.system = engine, template, options, seed, system
         self.messages: list[Message] = []
         self.showing: list[Media] = []
+        self.tools: Tools = ()
+        self.adapter: str | None = None
 
-    def answer(self, text: str) -> Iterator[str]:
-        """Say ``text`` and yield the answer as it comes. An answer that is broken off is kept as far as it came.
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names that ``adapter`` may have."""
+        return tuple(getattr(self.engine, "adapters", ()))
 
-        Raises DataError when the conversation has become too long, or shows what the model cannot take; then nothing is
-        added to it.
+    @property
+    def waiting(self) -> tuple[ToolCall, ...]:
+        """The calls of the last answer that have no result yet."""
+        last = next((n for n in range(len(self.messages) - 1, -1, -1) if self.messages[n].role != "tool"), None)
+        if last is None:
+            return ()
+        return self.messages[last].tool_calls[len(self.messages) - 1 - last :]
+
+    def answer(self, text: str | None = None) -> Iterator[Said]:
+        """Say ``text`` and yield the answer as it comes; without a text, go on after the results of calls.
+
+        An answer that is broken off is kept as far as it came. Raises DataError when the conversation has become too
+        long, or shows what the model cannot take; then nothing is added to it.
         """
-        turn = Message("user", _content(text, self.showing))
+        turns = [] if text is None else [Message("user", _content(text, self.showing))]
         self.showing = []
-        head = [Message("system", self.system)] if self.system else []
-        said: list[str] = []
+        follower, said = Follower(self.template, self.tools), False
         try:
-            for piece in self.engine.stream(Prompt((*head, *self.messages, turn)), self.options.sampling(self.seed)):
-                said.append(piece)
-                yield piece
+            for piece in self.engine.stream(Prompt((*self.whole(), *turns), self.tools), self._sampling()):
+                said = True
+                yield from follower.push(piece)
+            yield from follower.finish()
         finally:
             if said:
-                self.messages += (turn, Message("assistant", "".join(said)))
+                for _ in follower.finish():
+                    pass
+                self.messages += (*turns, follower.message)
             if self.seed is not None:
                 self.seed += 1
 
+    def result(self, text: str) -> None:
+        """Add the result of the first call that waits for one."""
+        self.messages.append(Message("tool", text, call_id=self.waiting[0].id))
+
+    def whole(self) -> tuple[Message, ...]:
+        """All messages, the system text first."""
+        return (*([Message("system", self.system)] if self.system else ()), *self.messages)
+
+    def offer(self, tools: Tools) -> None:
+        """Give the model these tools. Raises DataError when its chat template cannot write them."""
+        if tools:
+            self.template.prompt_text([Message("user", "Hi")], tools)
+        self.tools = tools
+
     def clear(self) -> None:
-        """Forget what was said; the system text stays."""
+        """Forget what was said; the system text, the tools and the adapter stay."""
         self.messages, self.showing = [], []
+
+    def thoughts(self) -> str:
+        """What was thought before the last answer; empty when nothing was."""
+        return next((one.reasoning or "" for one in reversed(self.messages) if one.role == "assistant"), "")
+
+    def _sampling(self) -> Sampling:
+        return replace(self.options.sampling(self.seed), adapter=self.adapter)
+
+
+def read_tools(path: Path) -> Tools:
+    """The tools of a JSON file: a list in OpenAI's form, or an object with ``tools``. Raises DataError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise DataError(f"{path}: cannot be read: {getattr(cause, 'strerror', None) or cause}") from cause
+    tools = tools_of(content.get("tools") if isinstance(content, dict) else content, str(path))
+    if not tools:
+        raise DataError(f"{path}: holds no tools")
+    return tools
 
 
 def _content(text: str, media: Sequence[Media]) -> str | tuple[Text | Media, ...]:
@@ -74,87 +126,3 @@ def _content(text: str, media: Sequence[Media]) -> str | tuple[Text | Media, ...
         elif piece:
             parts.append(Text(f"<{piece}>" if number % 2 else piece))
     return (*waiting, *parts)
-
-
-def answer_once(conversation: Conversation, prompt: str) -> None:
-    """Write the answer to stdout as it comes, and a line end."""
-    for piece in conversation.answer(prompt):
-        click.echo(piece, nl=False)
-    click.echo()
-
-
-def talk(conversation: Conversation) -> None:
-    """Read lines and answer them until ``/exit`` or the end of the input."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 (gives input() arrow keys and a history; Windows has none)
-    note("/help lists what else you can type. /exit ends.")
-    while (line := read_line()) is not None:
-        if not line:
-            continue
-        if line.startswith("/"):
-            if obey(conversation, line):
-                return
-            continue
-        reply(conversation, line)
-
-
-def read_line() -> str | None:
-    """The next line without the space around it, None at the end of the input. Ctrl-C empties the line."""
-    try:
-        return input("> " if sys.stdin.isatty() else "").strip()
-    except KeyboardInterrupt:
-        note("\n/exit or Ctrl-D ends.")
-        return ""
-    except EOFError:
-        note("" if sys.stdin.isatty() else None)
-        return None
-
-
-def reply(conversation: Conversation, line: str) -> None:
-    """Write the answer as it comes. Ctrl-C breaks it off; a conversation that became too long is told so."""
-    try:
-        with contextlib.closing(conversation.answer(line)) as pieces:
-            for piece in pieces:
-                click.echo(piece, nl=False)
-        click.echo()
-    except KeyboardInterrupt:
-        note(" (stopped)")
-    except DataError as error:
-        note(f"{error}. /clear starts anew")
-
-
-def obey(conversation: Conversation, line: str) -> bool:
-    """Do what a ``/`` word says. True when it ends the conversation."""
-    word, _, rest = line.partition(" ")
-
-    def set_system() -> None:
-        conversation.system = rest.strip() or None
-        note(f"system text: {conversation.system}" if conversation.system else "no system text")
-
-    def clear() -> None:
-        conversation.clear()
-        note("forgotten")
-
-    def show() -> None:
-        path = Path(rest.strip()).expanduser()
-        if not path.is_file():
-            note(f"{rest.strip() or word}: there is no such file")
-            return
-        kind: Any = word.removeprefix("/")
-        conversation.showing.append(Media(kind, str(path)))
-        note(f"{path} is shown with the next line")
-
-    known: dict[str, Callable[[], None]] = {
-        "/clear": clear, "/system": set_system, "/help": lambda: note(HELP), "/image": show, "/video": show,
-        "/audio": show,
-    }  # fmt: skip
-    if word in ("/exit", "/quit"):
-        return True
-    known.get(word, lambda: note(f"{word} is not known.\n{HELP}"))()
-    return False
-
-
-def note(text: str | None) -> None:
-    """Say something that is no answer: to stderr, so that stdout holds answers alone."""
-    if text is not None:
-        click.echo(text, err=True)
