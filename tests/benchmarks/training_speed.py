@@ -1,11 +1,12 @@
-"""Tokens per second and peak memory of stages that learn from preferences, against TRL's trainer for the same stage.
+"""Tokens per second and peak memory of stages of training, against TRL's trainer for the same stage.
 
-    python tests/benchmarks/preference_stages.py [STAGE ...] [--trl PYTHON] [--rounds 5] [--steps 20] [--method lora]
+    python tests/benchmarks/training_speed.py [STAGE ...] [--trl PYTHON] [--rounds 5] [--steps 20] [--method lora]
 
 One random Llama of 7.6 M parameters, the same rows, in fp32 on the CPU, without checkpointing of activations, one log
 line per step. Each side is a whole process; they take turns within a round. Tokens are those of the rows, each answer
 with its prompt, whatever a trainer computes of them, so the rate says how soon the rows are done; TRL's side counts its
-own and must come to the same. A step is the median time between two log lines, the first three left out.
+own and must come to the same. A step is the median time between two log lines, the first three left out. Packed rows
+make an epoch of about ``--steps`` steps, a row of at most 1,024 tokens each, in which each side packs as it does.
 
 A further stage is a line in ``STAGES``: rows, the YAML's keys for each way that ftk does it, and TRL's trainer.
 """
@@ -28,7 +29,9 @@ from typing import Any
 from timing import machine, measure
 
 BATCH, PROMPT, ANSWERS = 4, 110, (20, 70)
-"""Pairs of a step, words of a prompt, fewest and most words of an answer."""
+"""Rows or pairs of a step, words of a prompt, fewest and most words of an answer."""
+CUTOFF, PACKED = 1024, 5
+"""Most tokens of a row, and rows written for each packed one, of which it holds about as many."""
 MODEL = (
     "ftk://random/llama?hidden_size=256&intermediate_size=688&num_hidden_layers=6&num_attention_heads=4"
     "&num_key_value_heads=4"
@@ -52,15 +55,16 @@ class Clock(TrainerCallback):
 
 class Counting({trainer}):
     def training_step(self, model, inputs, *more):
-        tokens.append(int(inputs["attention_mask"].sum()))
+        mask = inputs.get("attention_mask")
+        tokens.append(int(inputs["input_ids"].numel() if mask is None else mask.sum()))
         return super().training_step(model, inputs, *more)
 
 tokenizer = AutoTokenizer.from_pretrained(folder)
 tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 arguments = {config}(
-    output_dir=out + ".dir", max_steps=int(steps), per_device_train_batch_size=int(batch), learning_rate=1e-4,
-    lr_scheduler_type="constant", bf16=False, gradient_checkpointing=False, use_cpu=True, report_to="none",
-    logging_steps=1, save_strategy="no", max_length=1024, disable_tqdm=True,
+    output_dir=out + ".dir", max_steps=int(steps), num_train_epochs=1, per_device_train_batch_size=int(batch),
+    learning_rate=1e-4, lr_scheduler_type="constant", bf16=False, gradient_checkpointing=False, use_cpu=True,
+    report_to="none", logging_steps=1, save_strategy="no", max_length={cutoff}, disable_tqdm=True, **{flags},
 )
 trainer = Counting(
     model={model}.from_pretrained(folder, dtype=torch.float32, **{loading}), args=arguments, processing_class=tokenizer,
@@ -76,8 +80,9 @@ json.dump({{"times": times, "tokens": tokens}}, open(out, "w"))
 class Stage:
     """rows(number) -> (what ftk reads, what TRL reads), deterministic. entry: what ftk's data set says of its rows.
 
-    ways: name → keys of the YAML beside those of all. config, trainer: TRL's classes. model: the class of its model,
-    loading and adapting: further arguments of that and of its LoRA.
+    ways: name → keys of the YAML beside those of all. packed: rows are packed, one row a step.
+    config, trainer: TRL's classes. model: the class of its model; loading, adapting, flags: further arguments of that,
+    of its LoRA and of its config.
     """
 
     rows: Callable[[int], tuple[dict[str, Any], dict[str, Any]]]
@@ -88,12 +93,18 @@ class Stage:
     model: str = "AutoModelForCausalLM"
     loading: dict[str, Any] = field(default_factory=dict)
     adapting: dict[str, Any] = field(default_factory=dict)
+    flags: dict[str, Any] = field(default_factory=dict)
+    packed: bool = False
+
+    @property
+    def batch(self) -> int:
+        """Rows of a step."""
+        return 1 if self.packed else BATCH
 
     def script(self) -> str:
         """TRL's side."""
-        return TRL.format(
-            **{name: getattr(self, name) for name in ("config", "trainer", "model", "loading", "adapting")}
-        )
+        names = ("config", "trainer", "model", "loading", "adapting", "flags")
+        return TRL.format(cutoff=CUTOFF, **{name: getattr(self, name) for name in names})
 
 
 def said(rng: random.Random, number: int) -> str:
@@ -121,9 +132,26 @@ def feedback(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"instruction": ours["instruction"], "output": ours[side], "liked": liked}, tagged
 
 
+def answered(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A prompt with an answer."""
+    ours, theirs = pair(number)
+    row = {"instruction": ours["instruction"], "output": ours["chosen"]}
+    return row, {"prompt": theirs["prompt"], "completion": theirs["chosen"]}
+
+
 LIKED = {"columns": {"prompt": "instruction", "response": "output", "kto_tag": "liked"}}
 RANKED = {"ranking": True, "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}}
 STAGES = {
+    "sft": Stage(answered, {}, {"padded": {"stage": "sft"}}, "SFTConfig", "SFTTrainer"),
+    "sft-packed": Stage(
+        answered,
+        {},
+        {"packed": {"stage": "sft", "packing": True}},
+        "SFTConfig",
+        "SFTTrainer",
+        flags={"packing": True},
+        packed=True,
+    ),
     "dpo": Stage(
         pair,
         RANKED,
@@ -150,12 +178,13 @@ STAGES = {
 
 def write_inputs(stage: Stage, steps: int, method: str) -> None:
     """Rows for both sides, a YAML for each way, and TRL's script, in the working directory."""
-    both = [stage.rows(number) for number in range(steps * BATCH)]
+    both = [stage.rows(number) for number in range(steps * (PACKED if stage.packed else BATCH))]
     for name, rows in zip(("ours", "theirs"), zip(*both, strict=True), strict=True):
         Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     everywhere = {
         "model_name_or_path": MODEL, "finetuning_type": method, "dataset": [{"file_name": "ours.jsonl", **stage.entry}],
-        "cutoff_len": 1024, "overwrite_output_dir": True, "per_device_train_batch_size": BATCH, "max_steps": steps,
+        "cutoff_len": CUTOFF, "overwrite_output_dir": True, "per_device_train_batch_size": stage.batch,
+        "max_steps": -1 if stage.packed else steps, "num_train_epochs": 1,
         "learning_rate": 1e-4, "lr_scheduler_type": "constant", "disable_gradient_checkpointing": True,
         "logging_steps": 1, "save_strategy": "no", "use_cpu": True,
     }  # fmt: skip
@@ -191,7 +220,8 @@ def rounds_of(stage: Stage, trl: str, rounds: int, steps: int, method: str) -> I
     ways = {way: way.replace(" ", "_") for way in stage.ways}
     command = str(Path(sys.executable).with_name("ftk"))
     folder = model_folder(next(iter(ways.values())))
-    theirs = [trl, "trl_side.py", folder, "theirs.jsonl", "trl.json", str(steps), str(BATCH), method]
+    theirs = [trl, "trl_side.py", folder, "theirs.jsonl", "trl.json", str(-1 if stage.packed else steps)]
+    theirs += [str(stage.batch), method]
     for number in range(rounds):
         found: dict[str, tuple[float, float]] = {}
         names = [*ways, "trl"]
