@@ -13,7 +13,7 @@ from ftk_export.command import export_run, send
 from ftk_export.gate import ParityError
 from ftk_export.writing import check_room, check_target
 from peft import LoraConfig, OFTConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
 ROWS = [{"instruction": f"Say {word}.", "output": word} for word in ("one", "two", "three", "four")]
 SETTINGS = {
@@ -137,6 +137,14 @@ def test_a_value_head_is_copied(tmp_path):
     target = tmp_path / "merged"
     export_run(exporting(described(tmp_path, path), target, "--export_verify", "false"), target)
     assert (target / "value_head.safetensors").read_bytes() == b"head"
+
+
+def test_a_model_that_sees_leaves_with_its_processor_and_is_compared_on_a_picture(tmp_path):
+    target = tmp_path / "seeing"
+    source = described(tmp_path, model_name_or_path="ftk://random/llava", template="llava")
+    told = export_run(exporting(source, target), target)
+    assert told.startswith("4 prompts (1 with a picture): logits")
+    assert type(AutoProcessor.from_pretrained(target)).__name__ == "LlavaProcessor"
 
 
 def test_new_tokens_and_their_rows_leave_with_the_model(tmp_path):

@@ -115,7 +115,7 @@ def test_a_mark_of_go_in_a_format_is_text():
 def test_it_names_the_weights_the_template_and_the_ends():
     words = ["--model_name_or_path", "ftk://random/llama", "--template"]
     lines = modelfile(open_run("export", None, [*words, "chatml"]), "model.gguf")
-    assert '\nFROM ./model.gguf\nTEMPLATE """{{ if' in lines
+    assert '\nFROM ./model.gguf\nTEMPLATE """{{ range' in lines
     assert lines.endswith('PARAMETER stop "<|im_end|>"\n')
 
 

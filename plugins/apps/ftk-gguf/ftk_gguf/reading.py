@@ -6,7 +6,7 @@ settings come from the model's config, because it reads few of those in a file; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -57,8 +57,8 @@ class GgufFile:
         """What the file says under a key; None where it says nothing."""
         return self.fields[key].contents() if key in self.fields else None
 
-    def logits(self, ids: Sequence[int]) -> torch.Tensor:
-        return logits_of(self.model, ids)
+    def logits(self, ids: Sequence[int], shown: Mapping[str, Any] | None = None) -> torch.Tensor:
+        return logits_of(self.model, ids, shown)
 
     def prompt(self, messages: Sequence[Message]) -> str | None:
         talk = [{"role": one.role, "content": one.text} for one in messages]
