@@ -2,9 +2,10 @@
 
     python tests/contract/make_index.py
 
-``installed`` is taken from the plugins of this tree, which must be installed. ``planned`` (names reserved for plugins
-to come) and ``derived`` (names of LLaMA-Factory that nobody sets) are kept by hand in the same file; a planned name
-that a plugin now owns is dropped. ``test_index.py`` fails when the file is not what this script would write.
+``installed`` is taken from the plugins of this tree, which must be installed, but for those of ``contrib/``.
+``planned`` (names reserved for plugins to come) and ``derived`` (names of LLaMA-Factory that nobody sets) are kept by
+hand in the same file; a planned name that a plugin now owns is dropped. ``test_index.py`` fails when the file is not
+what this script would write.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import tomllib
 from pathlib import Path
 
+from contributed import contributed
 from ftk.options import fields_of, replaced_by
 from ftk.registry import Registry
 
@@ -22,12 +24,17 @@ INDEX = ROOT / "kernel" / "ftk" / "index.json"
 
 def first_party() -> set[str]:
     """The distributions of this tree."""
-    return {tomllib.loads(path.read_text())["project"]["name"] for path in ROOT.glob("plugins/*/*/pyproject.toml")}
+    projects = (*ROOT.glob("plugins/*/*/pyproject.toml"), *ROOT.glob("contrib/*/pyproject.toml"))
+    return {tomllib.loads(path.read_text())["project"]["name"] for path in projects}
 
 
 def make_index() -> dict[str, dict[str, str]]:
     """The index as it should be."""
-    registry = Registry.discover()
+    with contributed():
+        return _index(Registry.discover())
+
+
+def _index(registry: Registry) -> dict[str, dict[str, str]]:
     ours = first_party()
     installed: dict[str, str] = {}
     for kind in registry.kinds:

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in ROOT.glob("plugins/*/*/pyproject.toml"))
+CONTRIB = sorted(path.parent for path in ROOT.glob("contrib/*/pyproject.toml"))
 KINDS = {
     "adapters", "apps", "converters", "engines", "launchers", "media", "models", "optimizers", "patches", "quantizers",
     "sources", "templates", "trackers", "trainers",
@@ -37,7 +38,7 @@ REQUIRED = {
     "name", "version", "description", "readme", "license", "requires-python", "dependencies", "entry-points",
 }  # fmt: skip
 
-each_plugin = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+each_plugin = pytest.mark.parametrize("folder", [*FOLDERS, *CONTRIB], ids=lambda folder: folder.name)
 
 
 def project_of(folder):
@@ -80,7 +81,7 @@ def test_the_four_spellings_of_a_name_agree(folder):
     assert project["name"] == folder.name
     assert project["entry-points"] == {"ftk": {folder.name.removeprefix("ftk-"): module_of(folder)}}
     assert sources_of(folder), f"{folder} has no module {module_of(folder)}"
-    assert folder.parent.name in KINDS
+    assert folder.parent.name in KINDS or folder in CONTRIB
 
 
 @each_plugin

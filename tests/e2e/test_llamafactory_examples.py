@@ -60,6 +60,20 @@ def test_an_example_ends_in_a_plan_or_names_what_is_to_be_installed(path, regist
         assert plan.datasets["train"] or plan.datasets["eval"]
 
 
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "inference").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("engine", ["huggingface", "vllm", "sglang"])
+def test_an_example_of_inference_is_a_plan_for_each_engine_or_says_what_to_install(path, engine, registry):
+    settings = merge(read_yaml(path), parse_overrides(["--infer_backend", engine]))
+    try:
+        plan = make_plan(settings, registry, config=str(path), command=registry.find("command", "chat"))
+    except FtkError as error:
+        said = str(error).replace('"', "")
+        wanted = {"vllm": r"needs vllm\. pip install ftk-vllm\[backend\]", "sglang": "pip install ftk-sglang"}
+        assert re.search(wanted.get(engine, r"belongs to [\w -]+, which does not exist yet"), said), said
+    else:
+        assert plan.one("engine").name == engine
+
+
 def listed_names():
     text = (SHARED / "reference" / "llamafactory.md").read_text(encoding="utf-8")
     section = text.split("```text\n## BaseModelArguments", 1)[1].split("```", 1)[0]

@@ -31,7 +31,7 @@ def lora(folder, seed, **config):
     model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", **config))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.05)
+            torch.nn.init.normal_(weight, std=0.3)
     model.save_pretrained(folder)
     return model
 
