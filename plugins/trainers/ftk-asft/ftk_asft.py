@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import ftk
 from ftk_sft import SftLoss
+from ftk_training import Check
 from ftk_training.preference_options import ReferenceOptions
 
 if TYPE_CHECKING:
     from ftk.run import Run
+    from ftk_training.checks import Bench, Outcome
 
 
 @ftk.options
@@ -36,6 +38,17 @@ def ftk_sft_losses() -> Iterator[SftLoss]:
     )
 
 
+@ftk.hookimpl
+def ftk_checks() -> Iterator[Check]:
+    yield Check(
+        "asft-loss",
+        target="ftk_asft:loss_by_hand",
+        needs=("sft_loss:asft",),
+        summary="The loss of tokens is the formula of the paper",
+        mend="A patch or a plugin changes the loss. Take out those that ftk run --dry-run lists, one by one",
+    )
+
+
 def build(run: Run) -> Any:
     """The formula with the run's weight."""
     alpha = run.options(AsftOptions).asft_alpha
@@ -52,3 +65,17 @@ def build(run: Run) -> Any:
         return dft_N + alpha * anchored_N, {"divergence": anchored_N}
 
     return losses
+
+
+def loss_by_hand(bench: Bench) -> Outcome:
+    """The formula, number by number."""
+    import math
+
+    from ftk_sft.checking import of_tokens
+
+    def formula(run: Run, words_V: Any, token: int, other_V: Any) -> float:
+        probability = math.exp(words_V[token])
+        divergence = sum(math.exp(q) * (q - p) for q, p in zip(other_V.tolist(), words_V.tolist(), strict=True))
+        return -probability * math.log(probability) + run.value("asft_alpha") * divergence
+
+    return of_tokens(bench, formula, reference=True)

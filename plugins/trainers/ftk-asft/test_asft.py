@@ -125,6 +125,20 @@ def test_a_resumed_run_is_held_to_the_model_of_its_beginning(tmp_path):
     assert [line["loss"] for line in lines if "loss" in line] == pytest.approx(golden[2:], rel=1e-6)
 
 
+def test_the_check_of_verify_passes_and_finds_a_wrong_loss_out(tmp_path, monkeypatch):
+    verify = pytest.importorskip("ftk_verify.testing", reason="ftk verify makes the check")
+    rows = [{"instruction": "Say " * n, "output": "one " * n} for n in (1, 2, 3)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    given = {"model_name_or_path": "ftk://random/llama", "template": "chatml", "dataset": str(tmp_path / "rows.json")}
+    given |= {"stage": "sft", "use_asft_loss": True}
+    given |= {"asft_alpha": 5.0}
+    found = verify.outcome_in(tmp_path, "asft-loss", **given)
+    assert found.passed, found
+    right = torch.nn.functional.kl_div
+    monkeypatch.setattr(torch.nn.functional, "kl_div", lambda *given, **named: 2 * right(*given, **named))
+    assert verify.outcome_in(tmp_path, "asft-loss", **given).passed is False
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         GOLDEN.write_text("".join(f"{loss:.7f}\n" for loss in golden_losses(Path(name))))

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import ftk
 from ftk_sft import SftLoss
+from ftk_training import Check
 
 if TYPE_CHECKING:
     from ftk.run import Run
+    from ftk_training.checks import Bench, Outcome
 
 
 @ftk.options
@@ -33,6 +35,17 @@ def ftk_sft_losses() -> Iterator[SftLoss]:
     )
 
 
+@ftk.hookimpl
+def ftk_checks() -> Iterator[Check]:
+    yield Check(
+        "dft-loss",
+        target="ftk_dft:loss_by_hand",
+        needs=("sft_loss:dft",),
+        summary="The loss of tokens is the formula of the paper",
+        mend="A patch or a plugin changes the loss. Take out those that ftk run --dry-run lists, one by one",
+    )
+
+
 def build(run: Run) -> Any:
     """The formula; it has no settings."""
     return losses
@@ -45,3 +58,16 @@ def losses(logits_NV: Any, labels_N: Any) -> tuple[Any, dict[str, Any]]:
     surprise_N = cross_entropy(logits_NV, labels_N, reduction="none")
     probability_N = (-surprise_N.detach()).exp()
     return surprise_N * probability_N, {"probability": probability_N}
+
+
+def loss_by_hand(bench: Bench) -> Outcome:
+    """The formula, number by number."""
+    import math
+
+    from ftk_sft.checking import of_tokens
+
+    def formula(run: Run, words_V: Any, token: int, other_V: Any) -> float:
+        probability = math.exp(words_V[token])
+        return -probability * math.log(probability)
+
+    return of_tokens(bench, formula)

@@ -7,6 +7,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import ftk_dft
 import pytest
 import torch
 from ftk import PluginError
@@ -51,6 +52,24 @@ def test_it_excludes_the_others(tmp_path):
         PluginError, match="use_dft_loss and use_eaft_loss exclude each other: a run takes one sft_loss"
     ):
         plan_in(tmp_path, use_dft_loss=True, use_eaft_loss=True)
+
+
+def test_the_check_of_verify_passes_and_finds_a_wrong_loss_out(tmp_path, monkeypatch):
+    verify = pytest.importorskip("ftk_verify.testing", reason="ftk verify makes the check")
+    rows = [{"instruction": "Say " * n, "output": "one " * n} for n in (1, 2, 3)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    given = {"model_name_or_path": "ftk://random/llama", "template": "chatml", "dataset": str(tmp_path / "rows.json")}
+    given |= {"stage": "sft", "use_dft_loss": True}
+    found = verify.outcome_in(tmp_path, "dft-loss", **given)
+    assert found.passed, found
+    right = ftk_dft.losses
+
+    def doubled(logits_NV, labels_N):
+        losses_N, told = right(logits_NV, labels_N)
+        return 2 * losses_N, told
+
+    monkeypatch.setattr(ftk_dft, "losses", doubled)
+    assert verify.outcome_in(tmp_path, "dft-loss", **given).passed is False
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ftk import ConfigError
 from ftk.showing import show_plan
 from ftk.testing import check_plugin, run_in
 from ftk.testing.runs import plan_in
+from ftk_dpo import losses as losses_of_pairs
 from ftk_training.reference_cache import FILE, read
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -237,6 +238,31 @@ def test_the_dry_run_names_the_loss(tmp_path, tiny, capsys):
 def test_smoothing_belongs_to_sigmoid(tmp_path, tiny):
     with pytest.raises(ConfigError, match="dpo_label_smoothing needs pref_loss=sigmoid"):
         lines(tmp_path, tiny, pref_loss="ipo", dpo_label_smoothing=0.1)
+
+
+EVERY_TERM = {"dpo_label_smoothing": 0.1, "pref_bco_weight": 0.5, "pref_ftx": 0.3, "ld_alpha": 0.4}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"finetuning_type": "full", **EVERY_TERM}, *({"pref_loss": loss} for loss in ("hinge", "ipo", "kto_pair"))],
+    ids=["sigmoid", "hinge", "ipo", "kto_pair"],
+)
+def test_the_check_of_verify_passes_and_finds_a_wrong_loss_out(tmp_path, tiny, more, monkeypatch):
+    """Another beta; and, for the loss that does not go through margins, a twentieth more."""
+    verify = pytest.importorskip("ftk_verify.testing", reason="ftk verify makes the check")
+    given = {**SETTINGS, "model_name_or_path": tiny, "dataset": [entry(tmp_path)], "pref_beta": 0.3, **more}
+    del given["max_steps"]
+    found = verify.outcome_in(tmp_path, "dpo-loss", **given)
+    assert found.passed, found
+    of_margins, rewarded = losses_of_pairs._of_margins, losses_of_pairs._rewarded
+    if more.get("pref_loss") == "kto_pair":
+        monkeypatch.setattr(
+            losses_of_pairs, "_rewarded", lambda beta, scores, made: rewarded(beta, scores, 1.05 * made)
+        )
+    doubled = lambda run, loss: of_margins(run, lambda beta, margins: loss(2 * beta, margins))  # noqa: E731
+    monkeypatch.setattr(losses_of_pairs, "_of_margins", doubled)
+    assert verify.outcome_in(tmp_path, "dpo-loss", **given).passed is False
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import ftk_eaft
 import pytest
 import torch
 from ftk.testing import check_plugin, run_in
@@ -57,6 +58,18 @@ def test_five_losses_have_not_moved(tmp_path):
 
 def test_an_exponent_alone_is_reported(tmp_path):
     assert any("eaft_alpha: has no effect" in note for note in plan_in(tmp_path, eaft_alpha=2.0).notes)
+
+
+def test_the_check_of_verify_passes_and_finds_a_wrong_loss_out(tmp_path, monkeypatch):
+    verify = pytest.importorskip("ftk_verify.testing", reason="ftk verify makes the check")
+    rows = [{"instruction": "Say " * n, "output": "one " * n} for n in (1, 2, 3)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    given = {"model_name_or_path": "ftk://random/llama", "template": "chatml", "dataset": str(tmp_path / "rows.json")}
+    given |= {"stage": "sft", "use_eaft_loss": True}
+    found = verify.outcome_in(tmp_path, "eaft-loss", **given)
+    assert found.passed, found
+    monkeypatch.setattr(ftk_eaft, "SCALE", 2.0)
+    assert verify.outcome_in(tmp_path, "eaft-loss", **given).passed is False
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from ftk import ConfigError
 from ftk.run import Run
 from ftk.testing import check_plugin, run_in
 from ftk.testing.runs import plan_in
+from ftk_kto import training
 from ftk_kto.batches import Feedback, mismatched_part, without_mismatched
 from ftk_kto.losses import Weighting, drift, kto_losses
 from ftk_kto.training import Kto
@@ -371,6 +372,20 @@ def test_pictures_are_shown_to_policy_and_reference(tmp_path):
     assert first["logps/chosen"] != second["logps/chosen"]
     assert first["rewards/chosen"] == pytest.approx(0, abs=1e-5)
     assert first["kl"] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_check_of_verify_passes_and_finds_another_beta_out(tmp_path, monkeypatch, method):
+    verify = pytest.importorskip("ftk_verify.testing", reason="the check is made by ftk verify")
+    more = {**SETTINGS, **METHODS[method], **dataset(tmp_path), "model_name_or_path": "ftk://random/llama"}
+    more["template"] = "chatml"
+    del more["max_steps"]
+    assert verify.outcome_in(tmp_path, "kto-loss", **more).passed
+    right = training.kto_losses
+    monkeypatch.setattr(
+        training, "kto_losses", lambda *given: right(*given[:3], Weighting(0.6, given[3].chosen, given[3].rejected))
+    )
+    assert verify.outcome_in(tmp_path, "kto-loss", **more).passed is False
 
 
 if __name__ == "__main__":

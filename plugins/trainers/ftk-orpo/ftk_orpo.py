@@ -3,17 +3,19 @@ arXiv:2403.07691). It needs no reference."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import ftk
 from ftk_dpo import PreferenceLoss
+from ftk_training import Check
 from ftk_training.preference_options import PreferenceOptions
 
 if TYPE_CHECKING:
     import torch
     from ftk.run import Run
     from ftk_dpo.scores import Loss, PairLoss, PairScores
+    from ftk_training.checks import Bench, Outcome
 
 
 @ftk.hookimpl
@@ -24,6 +26,17 @@ def ftk_preference_losses() -> Iterator[PreferenceLoss]:
         averaged=True,
         reference=False,
         summary="ORPO: the chosen answer and its odds against the rejected one's, without a reference",
+    )
+
+
+@ftk.hookimpl
+def ftk_checks() -> Iterator[Check]:
+    yield Check(
+        "orpo-loss",
+        target="ftk_orpo:loss_by_hand",
+        needs=("preference_loss:orpo",),
+        summary="The loss of pairs is the formula of the paper",
+        mend="A patch or a plugin changes the loss. Take out those that ftk run --dry-run lists, one by one",
     )
 
 
@@ -56,3 +69,18 @@ def _log_odds(log_probs_P: torch.Tensor) -> torch.Tensor:
 
     log_probs_P = log_probs_P.clamp(max=-torch.finfo(log_probs_P.dtype).eps)
     return log_probs_P - torch.log(-torch.expm1(log_probs_P))
+
+
+def loss_by_hand(bench: Bench) -> Outcome:
+    """Eq. 6 and 7, number by number."""
+    import math
+
+    from ftk_dpo.checking import Scored, log_sigmoid, of_pairs
+
+    def formula(run: Run, pairs: Sequence[Scored]) -> list[float]:
+        odds = [[math.exp(one) / (1 - math.exp(one)) for one in (pair.chosen, pair.rejected)] for pair in pairs]
+        ratios = [math.log(chosen / rejected) for chosen, rejected in odds]
+        beta = run.value("pref_beta")
+        return [-pair.chosen - beta * log_sigmoid(ratio) for pair, ratio in zip(pairs, ratios, strict=True)]
+
+    return of_pairs(bench, formula, averaged=True, reference=False)

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import ftk_orpo
 import pytest
 import torch
 from ftk.testing import check_plugin
@@ -67,3 +68,18 @@ def test_an_answer_that_is_certain_stays_finite():
     made.losses_P.sum().backward()
     assert made.losses_P.isfinite().all()
     assert chosen.grad.isfinite().all()
+
+
+def test_the_check_of_verify_passes_and_finds_a_wrong_loss_out(tmp_path, monkeypatch):
+    verify = pytest.importorskip("ftk_verify.testing", reason="ftk verify makes the check")
+    rows = [{"instruction": "Say " * n, "chosen": "one " * n, "rejected": "no " * (4 - n)} for n in (1, 2, 3)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    entry = {"file_name": str(tmp_path / "rows.json"), "ranking": True}
+    entry["columns"] = {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}
+    given = {"model_name_or_path": "ftk://random/llama", "template": "chatml", "dataset": [entry]}
+    given |= {"stage": "dpo", "pref_loss": "orpo", "pref_beta": 0.5}
+    found = verify.outcome_in(tmp_path, "orpo-loss", **given)
+    assert found.passed, found
+    right = ftk_orpo._log_odds
+    monkeypatch.setattr(ftk_orpo, "_log_odds", lambda log_probs_P: 2 * right(log_probs_P))
+    assert verify.outcome_in(tmp_path, "orpo-loss", **given).passed is False

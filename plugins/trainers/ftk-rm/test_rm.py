@@ -92,6 +92,16 @@ def test_the_plugin_keeps_the_contract():
     assert check_plugin("rm")
 
 
+@pytest.mark.parametrize(("method", "kind"), [("lora", "lora"), ("freeze", "full")])
+def test_nobody_is_told_to_talk_to_it(tmp_path, capsys, method, kind):
+    done = run(tmp_path, max_steps=1, finetuning_type=method)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(f"ftk run PPO.yaml --reward_model {done.folder} --reward_model_type {kind}")
+    card = (done.folder / "README.md").read_text()
+    assert "ftk chat" not in card
+    assert last.partition(": ")[2] in card
+
+
 def test_five_losses_have_not_moved(tmp_path):
     golden = [float(line) for line in GOLDEN.read_text().splitlines()]
     assert losses(run(tmp_path)) == pytest.approx(golden, rel=1e-4)
@@ -277,6 +287,17 @@ def test_pictures_change_the_rewards(tmp_path):
     )
     first, second = [line["rewards/chosen"] for line in log_of(done)]
     assert first != second
+
+
+def test_the_check_of_verify_passes_and_finds_a_wrong_loss_out(tmp_path, monkeypatch):
+    verify = pytest.importorskip("ftk_verify.testing", reason="ftk verify makes the check")
+    given = {**SETTINGS, **dataset(tmp_path), "model_name_or_path": "ftk://random/llama", "template": "chatml"}
+    given.pop("max_steps")
+    found = verify.outcome_in(tmp_path, "rm-loss", **given)
+    assert found.passed, found
+    right = torch.nn.functional.logsigmoid
+    monkeypatch.setattr(torch.nn.functional, "logsigmoid", lambda margins_P: right(2 * margins_P))
+    assert verify.outcome_in(tmp_path, "rm-loss", **given).passed is False
 
 
 if __name__ == "__main__":

@@ -5,16 +5,18 @@ It needs no reference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import ftk
 from ftk_dpo import PreferenceLoss
+from ftk_training import Check
 from ftk_training.preference_options import PreferenceOptions
 
 if TYPE_CHECKING:
     from ftk.run import Run
     from ftk_dpo.scores import Loss, PairLoss, PairScores
+    from ftk_training.checks import Bench, Outcome
 
 
 @ftk.options
@@ -36,6 +38,17 @@ def ftk_preference_losses() -> Iterator[PreferenceLoss]:
     )
 
 
+@ftk.hookimpl
+def ftk_checks() -> Iterator[Check]:
+    yield Check(
+        "simpo-loss",
+        target="ftk_simpo:loss_by_hand",
+        needs=("preference_loss:simpo",),
+        summary="The loss of pairs is the formula of the paper",
+        mend="A patch or a plugin changes the loss. Take out those that ftk run --dry-run lists, one by one",
+    )
+
+
 def build(run: Run) -> Loss:
     """Eq. 6: -log σ(β log p(y_w) - β log p(y_l) - γ), with log p the mean over tokens."""
     from ftk_dpo.scores import PairLoss
@@ -48,3 +61,14 @@ def build(run: Run) -> Loss:
         return PairLoss(-logsigmoid(chosen_P - rejected_P - gamma), chosen_P, rejected_P)
 
     return loss
+
+
+def loss_by_hand(bench: Bench) -> Outcome:
+    """Eq. 6, number by number."""
+    from ftk_dpo.checking import Scored, log_sigmoid, of_pairs
+
+    def formula(run: Run, pairs: Sequence[Scored]) -> list[float]:
+        beta, gamma = run.value("pref_beta"), run.value("simpo_gamma")
+        return [-log_sigmoid(beta * (pair.chosen - pair.rejected) - gamma) for pair in pairs]
+
+    return of_pairs(bench, formula, averaged=True, reference=False)

@@ -66,3 +66,18 @@ def test_a_run_without_a_reference_loads_none_and_learns(tmp_path, caplog, loss)
     assert lines[-1]["loss"] < 0.9 * lines[0]["loss"]
     assert lines[-1]["rewards/margins"] > lines[0]["rewards/margins"]
     assert lines[0]["rewards/chosen"] == pytest.approx(lines[0]["logps/chosen"], rel=1e-5)  # means, not sums
+
+
+def test_the_check_of_verify_passes_and_finds_a_wrong_loss_out(tmp_path, monkeypatch):
+    verify = pytest.importorskip("ftk_verify.testing", reason="ftk verify makes the check")
+    rows = [{"instruction": "Say " * n, "chosen": "one " * n, "rejected": "no " * (4 - n)} for n in (1, 2, 3)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    entry = {"file_name": str(tmp_path / "rows.json"), "ranking": True}
+    entry["columns"] = {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}
+    given = {"model_name_or_path": "ftk://random/llama", "template": "chatml", "dataset": [entry]}
+    given |= {"stage": "dpo", "pref_loss": "simpo", "pref_beta": 0.5}
+    found = verify.outcome_in(tmp_path, "simpo-loss", **given)
+    assert found.passed, found
+    right = torch.nn.functional.logsigmoid
+    monkeypatch.setattr(torch.nn.functional, "logsigmoid", lambda margins_P: right(2 * margins_P))
+    assert verify.outcome_in(tmp_path, "simpo-loss", **given).passed is False

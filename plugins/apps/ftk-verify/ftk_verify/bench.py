@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import count, islice
 from os import devnull
 from pathlib import Path
+from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -219,9 +220,13 @@ def _kept(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def hold_still(model: nn.Module) -> None:
-    """Put a model into evaluation mode for good: no dropout, no noise."""
+    """Put a model into evaluation mode for good: no dropout, no noise. A copy of it is held still by itself."""
     model.eval()
-    model.train = lambda mode=True: model  # type: ignore[method-assign,assignment,misc]
+    model.train = MethodType(_as_it_is, model)  # type: ignore[method-assign]
+
+
+def _as_it_is(model: nn.Module, mode: bool = True) -> nn.Module:
+    return model
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import ftk
 from ftk_data import DataOptions, TemplateOptions
-from ftk_training import TrainingOptions
+from ftk_training import Check, TrainingOptions
 from ftk_training.preference_options import PrecomputeOptions, PreferenceOptions, ReferenceOptions
 
 __all__ = ["DpoOptions", "PreferenceLoss", "WithReference"]
@@ -116,4 +116,15 @@ def ftk_preference_losses() -> Iterator[PreferenceLoss]:
         options=WithReference,
         drift=True,
         summary="KTO's value of each answer, on pairs",
+    )
+
+
+@ftk.hookimpl
+def ftk_checks() -> Iterator[Check]:
+    yield Check(
+        "dpo-loss",
+        target="ftk_dpo.checking:loss_by_hand",
+        needs=("trainer:dpo",),
+        summary="The loss of pairs is the formula of the paper",
+        mend="A patch or a plugin changes the loss. Take out those that ftk run --dry-run lists, one by one",
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import ftk
 from ftk_data import DataOptions, TemplateOptions
-from ftk_training import TrainingOptions
+from ftk_training import Check, TrainingOptions
 from ftk_training.preference_options import PrecomputeOptions, PreferenceOptions, ReferenceOptions
 
 
@@ -30,4 +30,15 @@ def ftk_trainers() -> Iterable[ftk.Trainer]:
         examples="feedback",
         options=(DataOptions, TemplateOptions, TrainingOptions, KtoOptions, PreferenceOptions, *OfReference),
         summary="KTO: learn from answers that were liked or disliked",
+    )
+
+
+@ftk.hookimpl
+def ftk_checks() -> Iterator[Check]:
+    yield Check(
+        "kto-loss",
+        target="ftk_kto.checking:loss_by_hand",
+        needs=("trainer:kto",),
+        summary="The loss of answers is the formula of the paper, z0 included",
+        mend="A patch or a plugin changes the loss. Take out those that ftk run --dry-run lists, one by one",
     )

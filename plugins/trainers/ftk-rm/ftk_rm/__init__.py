@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import ftk
 from ftk_data import DataOptions, TemplateOptions
-from ftk_training import TrainingOptions
+from ftk_training import Check, TrainingOptions
 from ftk_training.value_head_options import ValueHeadOptions
 
 
@@ -21,4 +21,15 @@ def ftk_trainers() -> Iterable[ftk.Trainer]:
         reads=("share_prompts",),
         excludes=("model_loader:unsloth",),
         summary="Reward model: the better of two answers gets the higher reward",
+    )
+
+
+@ftk.hookimpl
+def ftk_checks() -> Iterator[Check]:
+    yield Check(
+        "rm-loss",
+        target="ftk_rm.checking:loss_by_hand",
+        needs=("trainer:rm",),
+        summary="The loss of pairs is that of the rewards of their last tokens",
+        mend="A patch or a plugin changes the loss. Take out those that ftk run --dry-run lists, one by one",
     )

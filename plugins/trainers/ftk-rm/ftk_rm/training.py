@@ -46,6 +46,12 @@ class RewardLoss:
             )
         trainer.data_collator = PairCollator(trainer.data_collator, shared=_shares(trainer))
 
+    def use(self, run: Run) -> str:
+        """What is done with the result: nobody talks to a reward model."""
+        saves = getattr(run.plan.one("adapter"), "saves", "model")
+        kind = "lora" if saves == "adapter" else "full"
+        return f"let it judge answers: ftk run PPO.yaml --reward_model {run.output_dir} --reward_model_type {kind}"
+
     def __call__(self, model: Any, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         chosen_P, rejected_P = rewards(model, batch)
         margins_P = chosen_P - rejected_P

@@ -42,8 +42,8 @@ model = AutoModelForMultimodalLM.from_pretrained("FOLDER")
 processor = AutoProcessor.from_pretrained("FOLDER")"""
 
 
-def text(run: Run, metrics: Mapping[str, float], lines: Sequence[Mapping[str, Any]]) -> str:
-    """The card as Markdown with the front matter that the Hugging Face Hub reads."""
+def text(run: Run, metrics: Mapping[str, float], lines: Sequence[Mapping[str, Any]], use: str) -> str:
+    """The card as Markdown with the front matter that the Hugging Face Hub reads. use: what is done with the result."""
     plan = run.plan
     adapter = plan.one("adapter")
     saves = getattr(adapter, "saves", "model")
@@ -67,12 +67,13 @@ def text(run: Run, metrics: Mapping[str, float], lines: Sequence[Mapping[str, An
     front = [f"library_name: {library}", "tags: [ftk]"]
     if "://" not in base and not base.startswith((".", "/", "~")):
         front.insert(0, f"base_model: {base}")
+    what, _, command = use.partition(": ")
     return (
         "---\n" + "\n".join(front) + f"\n---\n\n# {run.output_dir.name}\n\n"
         f"`{base}` fine-tuned with ftk ({method}).\n\n| | |\n|---|---|\n{table}\n\n"
         "All options, data fingerprints and versions are in `run.json`; the loss of each step is in "
         "`trainer_log.jsonl`.\n\n## Use\n\n"
-        f"    ftk chat {run.output_dir}\n\nor, in Python:\n\n```python\n{load}\n```\n"
+        f"{what.capitalize()}:\n\n    {command}\n\nOr, in Python:\n\n```python\n{load}\n```\n"
     )
 
 

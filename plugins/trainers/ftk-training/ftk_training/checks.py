@@ -13,6 +13,8 @@ hand) without depending on the command. Whole, in a stage's plugin::
     def loss_by_hand(bench):
         trained = bench.train(steps=1, still=True, num_rows=2, look=by_hand, learning_rate=0.0)
         return measured("loss", trained.losses[0], trained.seen, bench.tolerance)
+
+Losses that have a reference need weights that have moved from it: :mod:`ftk_training.by_hand`.
 """
 
 from __future__ import annotations

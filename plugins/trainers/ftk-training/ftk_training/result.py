@@ -89,7 +89,7 @@ def report(run: Run, trainer: ExactTrainer, metrics: Mapping[str, float]) -> Non
         _write_metrics(aside, metrics)
         if trainer.options.do_train:
             trainer.state.save_to_json(str(aside / "trainer_state.json"))
-            (aside / "README.md").write_text(card.text(run, metrics, lines), encoding="utf-8")
+            (aside / "README.md").write_text(card.text(run, metrics, lines, used(run, trainer)), encoding="utf-8")
             if trainer.options.plot_loss and any("loss" in line for line in lines):
                 from ftk_training.plot import draw_losses, draw_metrics  # matplotlib takes a second to import
 
@@ -123,6 +123,12 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
+def used(run: Run, trainer: ExactTrainer) -> str:
+    """What to do with the result: the stage's loss says it (``use(run)``), else one talks to it."""
+    say = getattr(trainer.loss, "use", None)
+    return str(say(run)) if say else f"talk to it: ftk chat {run.output_dir}"
+
+
 def _say(run: Run, trainer: ExactTrainer, metrics: Mapping[str, float], lines: list[dict[str, Any]]) -> None:
     losses = [line["loss"] for line in lines if "loss" in line]
     if losses:
@@ -142,4 +148,4 @@ def _say(run: Run, trainer: ExactTrainer, metrics: Mapping[str, float], lines: l
     if trainer.options.do_train:
         adapter = run.plan.one("adapter")
         print(f"the {getattr(adapter, 'saves', 'model')} is in {run.output_dir}")
-        print(f"talk to it: ftk chat {run.output_dir}")
+        print(used(run, trainer))
