@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
@@ -55,13 +56,21 @@ def sources_of(folder):
     return [module] if module.exists() else sorted((folder / module_of(folder)).rglob("*.py"))
 
 
+@cache
 def imports_of(path):
     """(imported module, names taken from it) for every import of a file, at any depth."""
+    found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, ()) for alias in node.names)
+            found += [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module, tuple(alias.name for alias in node.names)
+            found.append((node.module, tuple(alias.name for alias in node.names)))
+    return found
+
+
+registry_of_all = cache(Registry.discover)
+distributions_of_all = cache(packages_distributions)
+"""Both look through the whole environment."""
 
 
 @each_plugin
@@ -127,7 +136,7 @@ def test_the_yaml_of_the_readme_is_a_config(folder):
     text = (folder / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```ya?ml\n(.*?)```", text, re.DOTALL)
     assert blocks, "show how a YAML uses it"
-    registry = Registry.discover()
+    registry = registry_of_all()
     for block in blocks:
         content = yaml.safe_load(block)
         assert isinstance(content, dict)
@@ -160,7 +169,7 @@ def test_everything_imported_is_declared(folder):
     lines = (*project["dependencies"], *project.get("optional-dependencies", {}).get("backend", ()))
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
     brought = declared.union(*map(required_by, declared - {"ftk-kernel"}))
-    distributions = packages_distributions()
+    distributions = distributions_of_all()
     for path in sources_of(folder):
         for module, _ in imports_of(path):
             top = module.split(".")[0]
