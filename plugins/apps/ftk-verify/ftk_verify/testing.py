@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ftk_training.checks import Check, Outcome
 
 from ftk_verify.bench import Bench
@@ -16,7 +16,7 @@ from ftk_verify.verify_command import tried
 def outcome_in(folder: Path, name: str, **settings: Any) -> Outcome:
     """What the check ``name`` says of a run with these settings, whose config is written into ``folder``."""
     config = folder / "run.yaml"
-    config.write_text(yaml.safe_dump({"output_dir": str(folder / "mine"), "use_cpu": True, **settings}))
+    config.write_text(json.dumps({"output_dir": str(folder / "mine"), "use_cpu": True, **settings}))
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         bench = Bench(str(config), (), Path(aside))
         return tried(bench.plan.registry.find(Check.kind, name), bench).outcome  # type: ignore[arg-type]
