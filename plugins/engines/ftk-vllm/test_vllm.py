@@ -65,6 +65,8 @@ class StandIn:
 
     def _output(self, prompt, tokens, last, params):
         ids = self.reads or prompt["prompt_token_ids"]
+        if (only := params.fields.get("allowed_token_ids")) is not None:
+            tokens = only
         best = {1: SimpleNamespace(logprob=-0.5, rank=1)}
         probs = [{token: SimpleNamespace(logprob=-1.0, rank=2), **best} for token in tokens]
         text = "".join(f"<{token}>" for token in tokens)
@@ -255,6 +257,18 @@ def test_a_score_is_the_mean_over_the_answer(made, run):
     assert score == pytest.approx(-0.25 * sum(places) / len(places))
     with pytest.raises(DataError, match="does not end with an answer"):
         made(StandIn()).score([ASKED])
+
+
+def test_where_adapters_may_be_each_token_is_scored_by_a_request(made):
+    client = StandIn()
+    client.vllm_config = SimpleNamespace(lora_config="some")
+    told = Prompt((*ASKED.messages, Message("assistant", "Hello there.")))
+    assert made(client, own="mine").score([told]) == [-1.0]
+    read = [one.prompt["prompt_token_ids"] for one in client.asked]
+    follows = [one.params.fields["allowed_token_ids"] for one in client.asked]
+    assert all(after == [*before, *token] for before, token, after in zip(read, follows, read[1:], strict=False))
+    assert follows[-1] == [2]
+    assert {one.lora.lora_path for one in client.asked} == {"mine"}
 
 
 def test_a_model_in_training_hands_over_its_adapter(made, tmp_path):

@@ -10,8 +10,9 @@ import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from ftk import ConfigError, DataError, ModelError, Prompt, Reply, Sampling
@@ -80,6 +81,7 @@ class VllmEngine:
         self._numbers = itertools.count(1)
         self._requests = {name: self._adapter(folder) for name, folder in loads.named.items()}
         self._own = self._adapter(loads.own) if loads.own else None
+        self._beside = getattr(getattr(client, "vllm_config", None), "lora_config", None) is not None
         self._taken: Path | None = None
         self._told = False
 
@@ -220,20 +222,39 @@ class VllmEngine:
         answer.said.append(self._end(answer, sampling))
 
     async def _scores(self, asked: Sequence[Asked]) -> list[float]:
-        found: list[float] = [0.0] * len(asked)
+        by = self._score_by_tokens if self._beside else self._score
+        return await asyncio.gather(*(by(one) for one in asked))
 
-        async def scored(number: int, one: Asked) -> None:
-            fields = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0, "detokenize": False}
-            async for output in self._client.generate(**self._request(one, fields, False, self._own)):
-                self._check(output, one, strictly=True)
-                said = zip(one.ids, output.prompt_logprobs, one.scored, strict=True)
-                values = [float(probs[token].logprob) for token, probs, counts in said if counts and probs]
-                found[number] = sum(values) / max(len(values), 1)
+    async def _score(self, one: Asked) -> float:
+        fields = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0, "detokenize": False}
+        output = await self._last(one, self._request(one, fields, False, self._own))
+        said = zip(one.ids, output.prompt_logprobs, one.scored, strict=True)
+        return mean([float(probs[token].logprob) for token, probs, counts in said if counts])
 
-        async with asyncio.TaskGroup() as group:
-            for number, one in enumerate(asked):
-                group.create_task(scored(number, one))
-        return found
+    async def _score_by_tokens(self, one: Asked) -> float:
+        """A request for each token, which shares all before it with the others' (prefix caching).
+
+        Where there may be adapters, vLLM 0.32 counts rows of logits by requests, and its process dies of the rows that
+        ``prompt_logprobs`` has.
+        """
+
+        async def told(place: int) -> float:
+            token = one.ids[place]
+            fields = {
+                "max_tokens": 1, "temperature": 0.0, "logprobs": 0, "allowed_token_ids": [token], "detokenize": False,
+            }  # fmt: skip
+            before = len(one.ids) - place
+            prefix = replace(one, ids=one.ids[:-before], short=one.short[:-before])
+            output = await self._last(prefix, self._request(prefix, fields, False, self._own))
+            return float(output.outputs[0].logprobs[0][token].logprob)
+
+        return mean(await asyncio.gather(*(told(place) for place, counts in enumerate(one.scored) if counts)))
+
+    async def _last(self, asked: Asked, request: dict[str, Any]) -> Any:
+        """The only output of a request that is scored."""
+        found = [output async for output in self._client.generate(**request)]
+        self._check(found[-1], asked, strictly=True)
+        return found[-1]
 
     def _end(self, answer: Answer, sampling: Sampling) -> str:
         """The text of the token that ended an answer, where special tokens are shown. vLLM leaves it out."""
