@@ -116,7 +116,7 @@ def test_it_names_the_weights_the_template_and_the_ends():
     words = ["--model_name_or_path", "ftk://random/llama", "--template"]
     lines = modelfile(open_run("export", None, [*words, "chatml"]), "model.gguf")
     assert '\nFROM ./model.gguf\nTEMPLATE """{{ range' in lines
-    assert lines.endswith('PARAMETER stop "<|im_end|>"\n')
+    assert '\nPARAMETER stop "<|im_end|>"\n' in lines
 
 
 def test_a_template_of_jinja_alone_is_left_out_aloud(caplog):
