@@ -26,6 +26,9 @@ MOST_ROWS = 64
 """Answers in the making at a time; more wait."""
 MOST_NEW_TOKENS = 16384
 """Tokens of prompts, with their padding, that are read in one step."""
+PATIENCE, SHARE = 4, 8
+"""Reading a prompt costs about as much as a step for all. So it waits until at least one new answer came for every
+``SHARE`` in the making, but no more than ``PATIENCE`` steps."""
 
 Answering = Callable[[str | None], AbstractContextManager[None]]
 """``answering(adapter)``: the model in evaluation mode with this adapter, as long as the block lasts."""
@@ -99,6 +102,7 @@ class Batcher:
         self._groups: dict[str | None, Group] = {}
         self._followed: list[tuple[Answer, Follows]] = []
         self._hosting = False
+        self._passed = 0
 
     def answer(self, answers: Sequence[Answer]) -> list[Reply]:
         """The replies to all, in order. Raises what went wrong with any of them."""
@@ -209,7 +213,12 @@ class Batcher:
                 group.part()
 
     def _admit(self) -> None:
-        """Read the prompts of those who wait, while there is room."""
+        """Read the prompts of those who wait, while there is room, several at a time where many are answered."""
+        going = sum(len(group.answers) for group in self._groups.values())
+        if self._waiting and len(self._waiting) * SHARE < going and self._passed < PATIENCE:
+            self._passed += 1
+            return
+        self._passed = 0
         while taken := self._taken():
             adapter = taken[0].adapter
             group = self._groups.setdefault(adapter, Group())
