@@ -376,8 +376,9 @@ def test_pictures_are_shown_to_policy_and_reference(tmp_path):
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_the_check_of_verify_passes_and_finds_another_beta_out(tmp_path, monkeypatch, method):
+    """Answers of both kinds: where all are liked, their gains over z0 nearly cancel, and β with them."""
     verify = pytest.importorskip("ftk_verify.testing", reason="the check is made by ftk verify")
-    more = {**SETTINGS, **METHODS[method], **dataset(tmp_path), "model_name_or_path": "ftk://random/llama"}
+    more = {**SETTINGS, **METHODS[method], **dataset(tmp_path, ROWS[2:5]), "model_name_or_path": "ftk://random/llama"}
     more["template"] = "chatml"
     del more["max_steps"]
     assert verify.outcome_in(tmp_path, "kto-loss", **more).passed
