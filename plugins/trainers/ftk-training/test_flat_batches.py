@@ -147,7 +147,7 @@ def test_training_without_padding_has_the_losses_of_training_with_it(ftk_run, tm
 def test_a_stage_that_puts_its_batches_together_itself_refuses_it():
     run = SimpleNamespace(
         options=lambda cls: TrainingOptions(padding_free=True),
-        plan=SimpleNamespace(where=lambda key: f"a.yaml:1: {key}"),
+        plan=SimpleNamespace(where=lambda key: f"a.yaml:1: {key}", options={}),
     )
     with pytest.raises(ConfigError, match="padding_free: has no effect, because"):
         fitting.fit(run, collate=list)

@@ -21,12 +21,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import ftk
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ftk.plan import Plan
     from ftk.run import Run
 

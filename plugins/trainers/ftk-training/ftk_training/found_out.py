@@ -1,4 +1,4 @@
-"""What transformers finds out when it is too late, said in one line: after the first evaluation, or at the first upload.
+"""What transformers finds out too late, said in one line: after the first evaluation, or at the first upload.
 
 ``ftk run --rehearse`` comes to the same lines before anything has been trained.
 """
