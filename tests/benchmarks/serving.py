@@ -16,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,6 +73,7 @@ def server(*words: str):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         line = next(line for line in process.stderr if line.startswith("http://127.0.0.1:"))
+        threading.Thread(target=sys.stderr.writelines, args=(process.stderr,), daemon=True).start()
         yield int(line.split(":")[2].split("/")[0]), process.pid
     finally:
         process.terminate()

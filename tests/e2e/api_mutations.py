@@ -14,6 +14,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -136,6 +137,7 @@ def main(number: int = 10_000, seed: int = 0) -> int:
     bad = 0
     try:
         line = next(line for line in process.stderr or () if line.startswith("http://127.0.0.1:"))
+        threading.Thread(target=sys.stderr.writelines, args=(process.stderr,), daemon=True).start()
         connection = http.client.HTTPConnection("127.0.0.1", int(line.split(":")[2].split("/")[0]), timeout=60)
         for path, body in mutated(number, seed):
             try:
