@@ -243,3 +243,15 @@ def test_without_a_task_or_an_engine_that_can_it_says_so(ftk_cli, sets, monkeypa
     monkeypatch.setattr("ftk.run.Run.engine", lambda self, model=None: Silent())
     result = ftk_cli("eval", source, "--task", "mmlu_test", "--task_dir", sets)
     assert (result.exit_code, "gives no log-probabilities" in result.stderr) == (2, True)
+
+
+def test_the_keys_of_llamafactory_are_a_plan(tmp_path):
+    """Its last published example, examples/train_lora/llama3_lora_eval.yaml."""
+    path = tmp_path / "llama3_lora_eval.yaml"
+    path.write_text(
+        "model_name_or_path: meta-llama/Meta-Llama-3-8B-Instruct\nadapter_name_or_path: saves/llama3-8b/lora/sft\n"
+        "trust_remote_code: true\nfinetuning_type: lora\ntask: mmlu_test\ntemplate: fewshot\nlang: en\nn_shot: 5\n"
+        "save_dir: saves/llama3-8b/lora/eval\nbatch_size: 4\n"
+    )
+    plan = open_run("eval", str(path)).plan
+    assert (plan.notes, plan.value("n_shot"), plan.value("batch_size")) == ((), 5, 4)

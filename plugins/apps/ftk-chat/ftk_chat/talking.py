@@ -172,7 +172,8 @@ def set_adapter(conversation: Conversation, word: str, rest: str) -> None:
     elif rest:
         conversation.adapter = rest
     known = ", ".join(conversation.adapters)
-    note(f"{conversation.adapter or 'the run' + chr(39) + 's own'} answers" + (f"; there are {known}" if known else ""))
+    who = conversation.adapter or "the run's own"
+    note(f"{who} answers" + (f"; there are {known}" if known else ""))
 
 
 def show_thoughts(conversation: Conversation, word: str, rest: str) -> None:
