@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftk import ChatExample, Command, DataError, TextExample
-from ftk.config import Setting
 from ftk.plan import make_plan
 from ftk.run import Run
 from ftk_data import renderer
@@ -58,10 +58,10 @@ def _ids(run: Run) -> Iterator[list[int]]:
 
 def _reading(run: Run) -> Run:
     """A run that reads the data set alone."""
-    name, where = run.value("export_quantization_dataset"), run.plan.where("export_quantization_dataset")
-    near = Path(run.plan.config).parent / name
+    given = run.plan.given["export_quantization_dataset"]
+    near = Path(run.plan.config).parent / given.value
     kept = {key: one for key, one in run.plan.given.items() if key in ("dataset_dir", "seed", "plugins")}
-    kept["dataset"] = Setting([str(near.resolve()) if near.is_file() else name], where)
+    kept["dataset"] = replace(given, value=[str(near.resolve()) if near.is_file() else given.value])
     return Run(make_plan(kept, run.plan.registry, config=run.plan.config, command=READING))
 
 

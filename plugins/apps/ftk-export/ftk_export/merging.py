@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from ftk import Command
-from ftk.config import Setting
 from ftk.plan import make_plan
 from ftk.run import Run
 
@@ -52,7 +52,8 @@ def base_run(run: Run) -> Run:
     """
     kept = {key: setting for key, setting in run.plan.given.items() if key not in ADAPTER_KEYS}
     if run.options(ExportOptions).export_device == "cpu" and "device_map" in run.plan.registry.options:
-        kept["device_map"] = Setting("cpu", run.plan.where("export_device"))
+        where = run.plan.where("export_device")
+        kept["device_map"] = replace(run.plan.given["model_name_or_path"], value="cpu", where=where)
     return Run(make_plan(kept, run.plan.registry, config=run.plan.config, command=LOADING))
 
 
