@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import logging
 import shutil
@@ -154,8 +153,7 @@ class VllmEngine:
             client, self._client = self._client, None
             self._loop.call(client.shutdown)
             self._loop.close()
-            del client
-            gc.collect()  # it shuts down once more when it is collected, which fails while Python ends
+            client.shutdown = lambda *_, **__: None  # it does once more when it is collected, and fails as Python ends
         self._loads.close()
         if self._taken is not None:
             shutil.rmtree(self._taken, ignore_errors=True)
