@@ -317,10 +317,10 @@ def test_what_an_answer_trains_is_read_back(family):
         trained = [segment.text for row in template.render(turns, tools) for segment in row if segment.trained]
         for text, turn in zip(trained, said, strict=True):
             # a plain answer of a model whose prompts open a thought has none to be told from it
-            if template._reader.opened and "</think>" not in text:
+            if template.reader.opened and "</think>" not in text:
                 continue
             found = template.read(text, tools)
-            if turn.tool_calls and not template._reader.dialect:
+            if turn.tool_calls and not template.reader.dialect:
                 continue
             assert found.content.strip() == turn.text.split("</think>")[-1].strip(), kind
             assert found.reasoning == (reasoning_of(turn) or None) or "</think>" in turn.text, kind
@@ -328,7 +328,7 @@ def test_what_an_answer_trains_is_read_back(family):
                 (call.name, call.arguments) for call in turn.tool_calls
             ], kind
             read += 1
-    assert read >= (0 if template._reader.opened else 6)
+    assert read >= (0 if template.reader.opened else 6)
 
 
 @pytest.mark.parametrize("family", FAMILIES or [None], ids=lambda family: family and family["family"])
