@@ -20,8 +20,11 @@ def note(text: str | None) -> None:
         click.echo(text, err=True)
 
 
-def show(pieces: Iterable[Said]) -> None:
-    """Write an answer as it comes, and a line end. What is thought before it stands folded in one dim line."""
+def show(pieces: Iterable[Said]) -> bool:
+    """Write an answer as it comes, and a line end. What is thought before it stands folded in one dim line.
+
+    Returns whether anything was said; calls and thoughts are not.
+    """
     thought, said = Thought(), False
     try:
         for piece in pieces:
@@ -35,6 +38,7 @@ def show(pieces: Iterable[Said]) -> None:
         thought.close()
     if said:
         click.echo()
+    return said
 
 
 class Thought:

@@ -31,7 +31,9 @@ REFUSED = "The user refused this call."
 
 def answer_once(conversation: Conversation, prompt: str) -> None:
     """Write the answer to stdout as it comes, calls as a line of JSON each, and a line end."""
-    show(conversation.answer(prompt))
+    said = show(conversation.answer(prompt))
+    if not said and not conversation.waiting:
+        click.echo()
     for call in conversation.waiting:
         click.echo(json.dumps({"name": call.name, "arguments": dict(call.arguments)}, ensure_ascii=False))
 
