@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ftk import ConfigError, DataError, Message, ModelError, Prompt, Sampling
+from ftk import ConfigError, DataError, Message, ModelError, Prompt, Sampling, plugins
 from ftk.opening import open_run
 from ftk.testing import check_plugin
 from ftk_data.asking import Asking
@@ -100,7 +100,9 @@ def vllm():
     with pytest.MonkeyPatch.context() as patch:
         for module in (top, params, lora, types.ModuleType("vllm.lora")):
             patch.setitem(sys.modules, module.__name__, module)
+        plugins._is_installed.cache_clear()
         yield
+    plugins._is_installed.cache_clear()
 
 
 @pytest.fixture(scope="module")
