@@ -41,7 +41,8 @@ class Commands(click.Group):
         """``ftk run CONFIG --NAME`` is ``ftk NAME CONFIG`` where ``Command.run_flag`` says so."""
         for word, after in zip(args[1:], [*args[2:], "--"], strict=False):
             bare = word.startswith("--") and (after.startswith("--") or word == args[1])
-            if args[0] == "run" and bare and word in self.run_flags(ctx):
+            own = word == "--help" or any(word in option.opts for option in run.params)
+            if args[0] == "run" and bare and not own and word in self.run_flags(ctx):
                 args = [word[2:], *(one for one in args[1:] if one != word)]
         return super().resolve_command(ctx, args)
 
