@@ -68,7 +68,7 @@ def described(calls):
 
 
 def mixes_strings(calls):
-    """Whether a parameter is a string here and something else there, which dialects that write both alike cannot tell."""
+    """Whether a parameter is a string here and something else there; dialects of bare text cannot tell these apart."""
     types = [one["type"] for tool in described(calls) for one in tool["function"]["parameters"]["properties"].values()]
     return any("string" in one and not isinstance(one, str) for one in types)
 
