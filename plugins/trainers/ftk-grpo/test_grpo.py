@@ -25,7 +25,7 @@ from ftk_rewards.judging import Judges
 from ftk_training import value_head
 from ftk_training.logprobs import LogProbs
 from ftk_training.rhythm import Rhythm
-from ftk_training.rollouts import sampling_of
+from ftk_training.rolled import sampling_of
 from safetensors.torch import load_file, save_file
 
 GOLDEN = Path(__file__).with_name("golden_losses.txt")

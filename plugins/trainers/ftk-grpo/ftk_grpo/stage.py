@@ -15,7 +15,8 @@ from ftk_training import logprobs, rhythm
 from ftk_training.fitting import fit
 from ftk_training.logprobs import LogProbs
 from ftk_training.reference import Reference, reference_of
-from ftk_training.rollouts import ROLLOUT, Rolled, Rollouts, order_of
+from ftk_training.rolled import Rolled
+from ftk_training.rollouts import ROLLOUT, Rollouts
 
 from ftk_grpo import GrpoOptions, losses
 
@@ -64,7 +65,7 @@ class Grpo:
                 f"({rows} a forward pass, {batches} passes, {processes} processes), which are no whole groups. Set "
                 f"per_device_train_batch_size: {options.num_generations}, or another gradient_accumulation_steps"
             )
-        shuffled, seed = order_of(self.run)
+        shuffled, seed = rhythm.order_of(self.run)
         made = rhythm.Rhythm(
             num_prompts=num_prompts,
             rows=rows,

@@ -15,7 +15,8 @@ from ftk_rewards.judging import Judges
 from ftk_training import logprobs, rhythm, value_head
 from ftk_training.fitting import fit
 from ftk_training.reference import Reference, reference_of
-from ftk_training.rollouts import ROLLOUT, Rolled, Rollouts, order_of
+from ftk_training.rolled import Rolled
+from ftk_training.rollouts import ROLLOUT, Rollouts
 
 from ftk_ppo import PpoOptions
 from ftk_ppo.formulas import Controller, Moments, estimated, policy_losses, token_rewards, value_losses, whitened
@@ -58,7 +59,7 @@ class Ppo:
         self.scores = Moments(0, 0, 0)
 
     def rhythm(self, arguments: TrainingArguments, num_prompts: int) -> rhythm.Rhythm:
-        shuffled, seed = order_of(self.run)
+        shuffled, seed = rhythm.order_of(self.run)
         return rhythm.Rhythm(
             num_prompts=num_prompts,
             rows=arguments.per_device_train_batch_size,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ftk import ConfigError
 from ftk_training.preference_options import RewardModelOptions
-from ftk_training.rollouts import Rolled, asked, reference_answer
+from ftk_training.rolled import Rolled, asked, reference_answer
 
 from ftk_rewards import RewardOptions
 from ftk_rewards.functions import Answers, Function, named

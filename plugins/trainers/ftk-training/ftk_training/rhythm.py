@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset
+
+from ftk_training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from ftk.run import Run
 
 
 class Slots(Dataset[dict[str, int]]):
@@ -124,3 +129,10 @@ class Rhythm:
             return list(range(self.num_prompts))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         return torch.randperm(self.num_prompts, generator=generator).tolist()
+
+
+def order_of(run: Run) -> tuple[bool, int]:
+    """Whether prompts are shuffled, and the seed of their order."""
+    options = run.options(TrainingOptions)
+    in_order = options.disable_shuffling or options.train_sampling_strategy == "sequential"
+    return not in_order, run.seed if options.data_seed is None else options.data_seed

@@ -4,7 +4,7 @@
 answer prompts with the weights of this moment, has the answers judged, and asks the stage what each token is worth; the
 steps of the phase train that. :mod:`ftk_training.rhythm` says which answers when.
 
-Shapes: N trained tokens of a batch, row after row, as in ``ftk_training.logprobs``; A tokens of one answer.
+Shapes: N trained tokens of a batch, row after row, as in ``ftk_training.logprobs``.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
-from ftk import CheckpointError, ConfigError, Engine, Message, Prompt, Reply, Sampling
-from ftk.kernel_options import SamplingOptions
-from ftk_data.originals import Original, Originals
+from ftk import CheckpointError, ConfigError, Engine, Reply
+from ftk_data.originals import Originals
 from safetensors.torch import load_file, save_file
 
 from ftk_training import reporting
 from ftk_training.collator import IGNORED, Collator
-from ftk_training.options import TrainingOptions
 from ftk_training.rhythm import Rhythm, Slots
+from ftk_training.rolled import Rolled, prompt_at, restored, sampling_of, stored
 from ftk_training.rollout_options import RolloutOptions
 
 if TYPE_CHECKING:
@@ -41,30 +40,6 @@ STATE = "rollouts.json"
 COMPLETIONS = "completions.jsonl"
 ROLLOUT = "rollout"
 """The key of a batch under which stands what the stage knows of its N tokens."""
-
-
-@dataclass
-class Rolled:
-    """Answers and what is known of them; lists of one length.
-
-    prompt_ids, answer_ids: tokens. trained: whether the loss sees the answer. scores_NJ: what each judge said; rewards:
-    the sums. values: name → for each answer what belongs to its tokens, (A,).
-    """
-
-    prompts: list[int]
-    prompt_ids: list[list[int]]
-    answer_ids: list[list[int]]
-    finished: list[bool]
-    texts: list[str]
-    media: list[tuple[Any, ...]]
-    originals: list[Original]
-    trained: list[bool] = field(default_factory=list)
-    scores_NJ: torch.Tensor = field(default_factory=lambda: torch.zeros(0, 0))
-    rewards: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
-    values: dict[str, list[torch.Tensor]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.prompts)
 
 
 class Stage(Protocol):
@@ -217,7 +192,7 @@ class Rollouts:
 
     def answered(self, sets: Sequence[tuple[Any, Originals]], numbers: Sequence[int], seed: int) -> Rolled:
         """Answers to prompts, which are counted through all ``sets``, with the weights of this moment."""
-        found = [_prompt(sets, number) for number in numbers]
+        found = [prompt_at(sets, number) for number in numbers]
         if hasattr(self.engine, "refresh"):
             self.engine.refresh(self.model)
         replies: list[Reply] = []
@@ -299,18 +274,7 @@ class Rollouts:
         per_phase = self.rhythm.passes * self.rhythm.batches // args.gradient_accumulation_steps
         if self.rolled is None or not self.trainer.state.global_step % per_phase:
             return
-        rolled = self.rolled
-        lengths = torch.tensor([len(ids) for ids in rolled.answer_ids])
-        tensors = {
-            "number": torch.tensor(self.number),
-            "prompts": torch.tensor(rolled.prompts),
-            "finished": torch.tensor(rolled.finished),
-            "trained": torch.tensor(rolled.trained),
-            "lengths": lengths,
-            "answers": torch.tensor([token for ids in rolled.answer_ids for token in ids], dtype=torch.int64),
-        }
-        tensors |= {f"values.{name}": torch.cat(values).cpu() for name, values in rolled.values.items()}
-        save_file({name: one.contiguous() for name, one in tensors.items()}, self._file(folder))
+        save_file(stored(self.rolled, self.number), self._file(folder))
 
     def restore(self, folder: Path) -> None:
         path = folder / STATE
@@ -324,27 +288,7 @@ class Rollouts:
         if state["num_processes"] != self.trainer.args.world_size:
             log.warning("%s: was written by %d processes, so answers are made anew", folder, state["num_processes"])
         elif file.exists():
-            self._take_over(load_file(file))
-
-    def _take_over(self, saved: Mapping[str, torch.Tensor]) -> None:
-        lengths = saved["lengths"].tolist()
-        prompts = [_prompt(self.prompts, number) for number in saved["prompts"].tolist()]
-        self.number = int(saved["number"])
-        self.rolled = Rolled(
-            prompts=saved["prompts"].tolist(),
-            prompt_ids=[one.ids for one in prompts],
-            answer_ids=[part.tolist() for part in saved["answers"].split(lengths)],
-            finished=saved["finished"].tolist(),
-            texts=[""] * len(lengths),
-            media=[one.media for one in prompts],
-            originals=[one.original for one in prompts],
-            trained=saved["trained"].tolist(),
-            values={
-                name.removeprefix("values."): list(values.split(lengths))
-                for name, values in saved.items()
-                if name.startswith("values.")
-            },
-        )
+            self.number, self.rolled = restored(load_file(file), self.prompts)
 
     def _write(self, rolled: Rolled) -> None:
         """Add the answers of a phase to ``completions.jsonl``; ``step`` is the first that trains them."""
@@ -360,60 +304,3 @@ class Rollouts:
                     "reward": round(float(rolled.rewards[number]), 6),
                 }
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def sampling_of(run: Run) -> Sampling:
-    """How answers are sampled: as the run says, and what it does not say from the model's whole distribution.
-
-    Gradients of a policy hold for what the policy itself says, so the defaults of chatting (the likeliest 70 per cent
-    of 50 tokens) would bias them. Raises ConfigError where nothing is sampled.
-    """
-    options = run.options(SamplingOptions)
-    whole = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    unsaid = {key: value for key, value in whole.items() if key not in run.plan.given}
-    sampling = replace(options.sampling(), **unsaid)
-    for key in ("temperature", "do_sample"):
-        if not getattr(sampling, key):
-            raise ConfigError(f"{run.plan.where(key)}: a model that learns from its answers must sample. Take it out")
-    if sampling.num_beams > 1:
-        raise ConfigError(f"{run.plan.where('num_beams')}: beams do not sample. Take it out")
-    return sampling
-
-
-def order_of(run: Run) -> tuple[bool, int]:
-    """Whether prompts are shuffled, and the seed of their order."""
-    options = run.options(TrainingOptions)
-    in_order = options.disable_shuffling or options.train_sampling_strategy == "sequential"
-    return not in_order, run.seed if options.data_seed is None else options.data_seed
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A prompt: for engines, as tokens, and what it was made of."""
-
-    prompt: Prompt
-    ids: list[int]
-    media: tuple[Any, ...]
-    original: Original
-
-
-def _prompt(sets: Sequence[tuple[Any, Originals]], number: int) -> Asked:
-    for rows, originals in sets:
-        if number < len(rows):
-            row, original = rows[number], originals[number]
-            return Asked(asked(original), row["input_ids"].tolist(), row.get("media", ()), original)
-        number -= len(rows)
-    raise IndexError(number)
-
-
-def asked(original: Original) -> Prompt:
-    """The conversation up to the answer that the model is to give."""
-    example = cast("Any", original.example)
-    messages: tuple[Message, ...] = tuple(example.messages)
-    return Prompt(messages[:-1] if messages[-1].role == "assistant" else messages, example.tools)
-
-
-def reference_answer(original: Original) -> str:
-    """The text of the answer in the data, empty where there is none."""
-    last: Message = cast("Any", original.example).messages[-1]
-    return last.text if last.role == "assistant" else ""
