@@ -18,7 +18,7 @@ from accelerate.data_loader import BatchSamplerShard, SkipBatchSampler
 from ftk.run import Run
 from ftk.testing.runs import plan_in
 from ftk_data.sequences import TokenRows
-from ftk_training import checkpoints, trainer
+from ftk_training import checkpoints, fitting, trainer
 from ftk_training.streams import Stream
 from torch.utils.data import BatchSampler
 
@@ -203,8 +203,8 @@ def test_a_checkpoint_of_a_run_that_did_not_stream_begins_the_data_anew(ftk_run,
 
 def test_logits_are_computed_only_where_somebody_learns(ftk_run, dataset, monkeypatch):
     kept = []
-    decide = trainer.ExactTrainer.can_keep_logits
-    monkeypatch.setattr(trainer.ExactTrainer, "can_keep_logits", lambda self: kept.append(decide(self)) or kept[-1])
+    decide = fitting.can_keep_logits
+    monkeypatch.setattr(fitting, "can_keep_logits", lambda trainer: kept.append(decide(trainer)) or kept[-1])
     ftk_run(**SETTINGS, dataset=dataset)
     assert kept == [True]
 

@@ -17,6 +17,7 @@ from ftk_training.arguments import is_reentrant, make_arguments, wants_checkpoin
 from ftk_training.asking_once import asking_once
 from ftk_training.checks import note_trainer
 from ftk_training.collator import Collator
+from ftk_training.kept_logits import can_keep_logits
 from ftk_training.neighbours import refuse_leaks
 from ftk_training.one_row import is_flat
 from ftk_training.options import TrainingOptions
@@ -193,7 +194,7 @@ def _collator(trainer: ExactTrainer, tokenizer: Any) -> Collator:
         blanks[blank.kind] = {"input_ids": ids, "media": (blank,)}
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     multiple = 1 if trainer.args.device.type == "cpu" else 8
-    kept_logits = trainer.can_keep_logits()
+    kept_logits = can_keep_logits(trainer)
     return Collator(
         pad_id=pad_id or 0,
         multiple=multiple,

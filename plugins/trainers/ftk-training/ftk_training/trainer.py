@@ -5,8 +5,6 @@ Tensors: B rows, T tokens, K kept positions (see the collator).
 
 from __future__ import annotations
 
-import inspect
-import math
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -17,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ftk import CheckpointError, ConfigError
 
-from ftk_training import checkpoints, learning
+from ftk_training import checkpoints, evaluating, learning
 from ftk_training.bad_loss import LossGuard
-from ftk_training.collator import Collator
-from ftk_training.counting import lengths_of, num_labels, num_right, num_targets, num_tokens, num_trained
+from ftk_training.counting import lengths_of, num_labels, num_targets, num_tokens
 from ftk_training.found_out import check_best_metric
 from ftk_training.options import TrainingOptions
 from ftk_training.order import EpochOrder
-from ftk_training.progress import Progress, means, split
+from ftk_training.progress import Progress
 from ftk_training.quick_imports import quick_imports
 from ftk_training.streams import Handed, Stream, is_stream
 from ftk_training.walking_once import parameters_of, walking_once, walks_once
@@ -103,32 +100,6 @@ class ExactTrainer(Trainer):
         if loss is not None:
             self.model_accepts_loss_kwargs = True  # the step's items are counted and handed over
             self.loss_is_scaled_for_ga = True
-
-    def can_keep_logits(self) -> bool:
-        """Whether the model can compute its logits only where somebody learns (``Collator.kept_logits``).
-
-        It can when its loss is transformers' for causal models, which takes shifted labels. A model that ignored them
-        would fail on the shapes, not go on with a wrong loss.
-        """
-        args, model = self.args, self.accelerator.unwrap_model(self.model)
-        if self.loss is not None or self.label_smoother is not None or not self.model_accepts_loss_kwargs:
-            return False
-        if not self._loss_shifts_labels:
-            return False
-        if any(not hasattr(rows, "__len__") and not is_stream(rows) for rows in self._row_sets()):
-            return False
-        if args.n_gpu > 1 or args.torch_compile or args.parallelism_config:
-            return False
-        peft_configs = getattr(model, "peft_config", None) or {}
-        if any(getattr(config, "is_prompt_learning", False) for config in peft_configs.values()):
-            return False  # tokens that the collator does not know are put in front
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        return "logits_to_keep" in inspect.signature(base.forward).parameters
-
-    def _row_sets(self) -> list[Any]:
-        evaluation = self.eval_dataset
-        sets = [self.train_dataset, *(evaluation.values() if isinstance(evaluation, dict) else [evaluation])]
-        return [rows for rows in sets if rows is not None]
 
     # Steps
 
@@ -272,7 +243,6 @@ class ExactTrainer(Trainer):
 
     # Evaluation
 
-    @torch.no_grad()
     def evaluation_loop(
         self,
         dataloader: Any,
@@ -286,63 +256,7 @@ class ExactTrainer(Trainer):
         Keeps no predictions, so memory does not grow. Leaves the random state as it was, so that evaluating more
         often does not change the training.
         """
-        random_state = torch.get_rng_state()
-        model = self._wrap_model(self.model, training=False)
-        if not self.is_in_train and self.is_deepspeed_enabled:
-            model = self.accelerator.prepare(model)
-        if not self.is_in_train and (self.args.bf16_full_eval or self.args.fp16_full_eval):
-            dtype = torch.bfloat16 if self.args.bf16_full_eval else torch.float16
-            model = model.to(dtype=dtype, device=self.args.device)
-        model.eval()
-        self.show_result()
-        sums: dict[str, torch.Tensor] = {
-            name: torch.zeros((), dtype=torch.float64) for name in ("rows", "items", "loss")
-        }
-        if hasattr(self.loop, "evaluation_begins"):
-            self.loop.evaluation_begins(dataloader)
-        for inputs in dataloader:
-            for name, value in self._evaluate_batch(model, self._prepare_inputs(inputs)).items():
-                sums[name] = sums.get(name, 0) + torch.as_tensor(value, dtype=torch.float64).cpu()
-        torch.set_rng_state(random_state)
-        made = self._summed_up(sums, metric_key_prefix)
-        if self.generating is not None:
-            made.metrics.update(self.generating.evaluate(metric_key_prefix))
-        return made
-
-    def _evaluate_batch(self, model: nn.Module, inputs: Batch) -> dict[str, Any]:
-        """Sums over the items of a batch."""
-        more: Mapping[str, Any] = {}
-        if self.loop is not None:
-            inputs, more = self.loop.evaluation(inputs)
-        items = self.count(inputs) if self.count else num_trained(inputs)
-        flat = self.data_collator.flat if isinstance(self.data_collator, Collator) else False
-        rows = int((inputs["position_ids"] == 0).sum()) if flat else len(next(iter(inputs.values())))
-        if not items:
-            return {"rows": rows, "items": 0, **split(more)}
-        wants_outputs = self.options.compute_accuracy or self.loss is not None
-        with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, dict(inputs), return_outputs=wants_outputs)
-        loss, outputs = loss if wants_outputs else (loss, {})
-        sums: dict[str, Any] = {"rows": rows, "items": items, "loss": loss.double() * items}
-        if self.loss is not None:
-            sums |= split({**outputs, **more})
-        elif self.options.compute_accuracy:
-            counted = "num_right" in outputs
-            sums["accuracy"] = outputs["num_right"] if counted else num_right(outputs["logits"], inputs)
-        return sums
-
-    def _summed_up(self, sums: dict[str, torch.Tensor], prefix: str) -> EvalLoopOutput:
-        if self.args.world_size > 1:
-            names = sorted(sums)
-            gathered = self.accelerator.gather(
-                torch.stack([sums[name].double() for name in names]).to(self.args.device)[None]
-            )
-            sums = dict(zip(names, gathered.sum(dim=0).cpu(), strict=True))
-        num_rows, items = int(sums.pop("rows")), float(sums.pop("items"))
-        metrics = {f"{prefix}_{name}": value for name, value in means(sums, items).items()}
-        if self.loss is None:
-            metrics[f"{prefix}_perplexity"] = math.exp(min(metrics[f"{prefix}_loss"], 700))
-        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=num_rows)
+        return evaluating.evaluate(self, dataloader, metric_key_prefix)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         check_best_metric(self.run, self.args.metric_for_best_model, metrics)
