@@ -21,8 +21,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TOGETHER = 16_384
-"""Characters that go to the tokenizer as one text: enough to save nearly everything, few enough for many threads."""
+TOGETHER = 1_000
+"""Characters that go to the tokenizer as one text: enough to save nearly everything, few enough that what it notes of
+each stays in a core's cache. With 16,384 it takes 8 % longer."""
 MOST = 64
 """Tokens that are looked at, of the thousands that some tokenizers have: more than a template writes."""
 TRIED = ("a b", "", "\n", " b ", "b", "\n\nb c", "  b\n", "1")
