@@ -247,7 +247,8 @@ class _Planner:
             key = kind.selector if kind.selector and kind.selector in self.settings else ""
             self.errors.append(self.at(key, str(error), PluginError) if key else PluginError(f"{self.config}: {error}"))
             return
-        if kind.required and not self.chosen[name] and kind.selector:
+        needed = is_on(self.effective(kind.switch)) if kind.switch else kind.required
+        if needed and not self.chosen[name] and kind.selector:
             installed = ", ".join(self.registry.specs(name)) or "none"
             self.errors.append(self.at(kind.selector, f"not set, and no {name} is the default. Installed: {installed}"))
 

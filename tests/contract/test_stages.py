@@ -85,7 +85,7 @@ def cases() -> list[Any]:
 def with_methods() -> list[Any]:
     """Stages with every way of learning, their other losses with LoRA alone."""
     return [
-        pytest.param(one.values[0], method, id=f"{one.id}-{method}")
+        pytest.param(one.values[0], method, id=f"{one.id}-{method}", marks=pytest.mark.needs(f"ftk-{method}"))
         for one in cases()
         for method in METHODS
         if method == "lora" or one.values[0].stage == one.values[0].name

@@ -245,6 +245,20 @@ def test_no_spec_of_a_required_kind_is_said(registry):
         make_plan(settings(**WORKS), bare, config="run.yaml")
 
 
+def test_a_switch_without_a_default_behind_it_is_no_switch_without_effect(registry):
+    """Four bits that nobody makes: the run would train a model of four times the size without a word."""
+    from dataclasses import replace
+
+    from ftk.registry import Registry
+
+    left = [spec for spec in registry.records[0].specs if spec.id != "quantizer:squeeze"]
+    bare = Registry((replace(registry.records[0], specs=tuple(left)),), registry.manager)
+    with pytest.raises(
+        FtkError, match=r"quantization_method: not set, and no quantizer is the default\. Installed: open"
+    ):
+        make_plan(settings(**WORKS, quantization_bit=4), bare, config="run.yaml")
+
+
 def test_two_defaults_of_a_kind_ask_for_a_choice(registry):
     import ftk
     from ftk.plugins import PluginRecord

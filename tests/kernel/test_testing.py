@@ -3,6 +3,7 @@
 The reference is a list of plugins with one mistake each; the same plugins without it pass (tests/contract).
 """
 
+import subprocess
 import sys
 from importlib.metadata import distributions
 from textwrap import dedent
@@ -161,3 +162,15 @@ def test_run_in_writes_a_run_directory_with_the_settings_of_the_test(fake_plugin
     assert (finished.record["status"], finished.record["seed"]) == ("finished", 7)
     with pytest.raises(FtkError, match="the test: no_such_key: unknown option"):
         run_in(tmp_path, stage="zz", no_such_key=1)
+
+
+def test_a_test_that_needs_what_is_not_installed_is_left_out(tmp_path):
+    (tmp_path / "test_one.py").write_text(
+        "import pytest\n\n\n"
+        "@pytest.mark.needs('ftk-kernel', 'acme-nowhere')\ndef test_without():\n    raise AssertionError\n\n\n"
+        "@pytest.mark.needs('ftk-kernel')\ndef test_with():\n    pass\n"
+    )
+    words = ["-rs", "--strict-markers", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path]
+    told = subprocess.run([sys.executable, "-m", "pytest", *words], capture_output=True, text=True, cwd=tmp_path).stdout
+    assert "1 passed, 1 skipped" in told
+    assert "acme-nowhere is not installed" in told

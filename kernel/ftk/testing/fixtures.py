@@ -1,11 +1,14 @@
 """The pytest fixtures of ftk, there as soon as the kernel is installed (entry point group ``pytest11``).
 
+``@pytest.mark.needs("ftk-freeze")`` leaves a test out where a plugin that it takes part in is not installed.
+
 Loaded by every pytest of the environment, so the kernel is imported only when a fixture is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,18 @@ if TYPE_CHECKING:
     from click.testing import Result
 
     from ftk.testing.runs import Finished
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*distributions): is skipped where one of them is not installed")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for name in (name for marker in item.iter_markers("needs") for name in marker.args):
+        try:
+            distribution(name)
+        except PackageNotFoundError:
+            pytest.skip(f"{name} is not installed")
 
 
 @pytest.fixture

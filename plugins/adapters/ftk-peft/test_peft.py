@@ -1,7 +1,6 @@
 """Saved adapters of any type against plain peft (``PeftModel.from_pretrained`` on the loaded base, and its own sums);
 targets against lists written out here."""
 
-import importlib.util
 import shutil
 from dataclasses import replace
 
@@ -18,9 +17,7 @@ from ftk_training.learning import free, keep
 from peft import IA3Config, LoraConfig, OFTConfig, PeftModel, VeraConfig, get_peft_model
 
 IDS_BT = torch.tensor([[5, 6, 7, 8, 9, 10]])
-needs_bnb = pytest.mark.skipif(
-    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed; pip install bitsandbytes"
-)
+needs_bnb = pytest.mark.needs("ftk-bnb", "bitsandbytes")
 
 
 def make(tmp_path, family="llama", **settings):
@@ -219,7 +216,7 @@ def test_fused_experts_of_a_kept_layer_are_left_out(tmp_path):
 
 
 @needs_bnb
-@pytest.mark.parametrize("method", ["lora", "oft"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("oft", marks=pytest.mark.needs("ftk-oft"))])
 def test_on_a_quantised_model_one_adapter_stays_beside_and_more_are_refused(prove, tmp_path, method):
     done = prove(model_name_or_path="ftk://random/llama", finetuning_type=method, quantization_bit=4)
     shutil.copytree(done.folder, tmp_path / "copy")

@@ -11,6 +11,7 @@ import openai
 import pytest
 from ftk import DataError, Message, Prompt, Sampling
 from ftk.testing import check_plugin
+from jsonschema import Draft202012Validator
 
 HI = [{"role": "user", "content": "Hi"}]
 WEATHER = {
@@ -233,6 +234,25 @@ def test_results_of_parallel_calls_reach_the_engine_in_order(puppet):
     assert [one.role for one in prompt.messages] == ["user", "assistant", "tool", "tool"]
     assert [dict(one.arguments) for one in prompt.messages[1].tool_calls] == [{"city": "Rome"}, {"city": "Oslo"}]
     assert [one.text for one in prompt.messages[2:]] == ["hot", "cold"]
+
+
+@pytest.mark.parametrize(
+    ("message", "right"),
+    [
+        (HI[0], True),
+        ({"role": "tool", "tool_call_id": "a", "content": "hot"}, True),
+        ({"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, True),
+        ({"role": "user", "content": [{"type": "text", "text": "Hi"}]}, True),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]}, True),
+        ({"role": "referee", "content": "Hi"}, False),
+        ({"role": "user"}, False),
+        ({"role": "user", "content": [{"type": "image_url"}]}, False),
+    ],
+)
+def test_messages_are_described_as_they_are_read(puppet, message, right):
+    client, _ = puppet
+    asked = client.get("/../openapi.json", cast_to=object)["components"]["schemas"]["ChatRequest"]
+    assert Draft202012Validator(asked).is_valid({"messages": [message]}) is right
 
 
 def test_tool_choice_none_shows_no_tools(puppet):

@@ -84,6 +84,7 @@ def test_transformers_alone_says_the_same_words(tmp_path, lora):
     assert not list(tmp_path.glob(".*partial"))
 
 
+@pytest.mark.needs("ftk-freeze")
 def test_a_whole_model_is_exported(tmp_path):
     source = trained(tmp_path, finetuning_type="freeze", learning_rate=1e-2)
     target = tmp_path / "merged"
@@ -111,11 +112,10 @@ def test_adapters_of_other_kinds_are_merged(tmp_path, name):
     assert said_by_transformers(target) == said_by_ftk(source)
 
 
-@pytest.mark.parametrize("bits", [None, 4])
+@pytest.mark.parametrize("bits", [None, pytest.param(4, marks=pytest.mark.needs("ftk-bnb", "bitsandbytes"))])
 def test_several_adapters_are_merged_in_their_order_also_out_of_a_quantised_base(tmp_path, bits):
     keys = {}
     if bits:
-        pytest.importorskip("bitsandbytes", reason="ftk-bnb is not there")
         keys = {"quantization_bit": bits, "quantization_method": "bnb"}
     paths = adapter(tmp_path), adapter(tmp_path)
     target = tmp_path / "merged"
@@ -147,6 +147,7 @@ def test_a_model_that_sees_leaves_with_its_processor_and_is_compared_on_a_pictur
     assert type(AutoProcessor.from_pretrained(target)).__name__ == "LlavaProcessor"
 
 
+@pytest.mark.needs("ftk-new-tokens")
 def test_new_tokens_and_their_rows_leave_with_the_model(tmp_path):
     source = described(tmp_path, add_tokens="<one>,<two>", resize_vocab=True)
     target = tmp_path / "merged"

@@ -21,6 +21,8 @@ from ftk_plan.rows import look_at
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+needs = pytest.mark.needs
+
 ROWS = [{"instruction": f"Repeat {word}.", "output": " ".join([word] * 40)} for word in ("one", "two", "six") * 8]
 PAIRS = [{"instruction": "Say yes.", "chosen": "yes " * 20, "rejected": "no " * 30}] * 8
 SIZES = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 8}
@@ -95,9 +97,9 @@ def allocated(path, **settings):
         {"finetuning_type": "full"},
         {"finetuning_type": "lora"},
         {"finetuning_type": "full", "gradient_checkpointing": True},
-        {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
+        pytest.param({"finetuning_type": "freeze", "freeze_trainable_layers": 1}, marks=needs("ftk-freeze")),
         {"finetuning_type": "full", "gradient_accumulation_steps": 2, "optim": "adafactor"},
-        {"finetuning_type": "full", "use_galore": True, "galore_rank": 8},
+        pytest.param({"finetuning_type": "full", "use_galore": True, "galore_rank": 8}, marks=needs("ftk-galore")),
         {"finetuning_type": "full", "pure_bf16": True},
         {"finetuning_type": "lora", "stage": "dpo"},
         {"finetuning_type": "full", "stage": "dpo"},
@@ -144,6 +146,7 @@ def test_parameters_that_learn_are_counted_without_weights(config, middling):
     assert full.optimizer == pytest.approx(2 * full.gradients, rel=0.01)
 
 
+@needs("ftk-bnb")
 def test_quantised_weights_are_their_bits_and_scales(config, middling):
     """The layers of a block in 4.5 bits; embeddings and the output layer as they are, and the adapter in float32."""
     plain = memory_of(config(model_name_or_path=middling, finetuning_type="lora"))
@@ -162,6 +165,7 @@ def test_a_pair_is_two_sequences_and_a_copy_to_measure_against_is_counted(config
     assert memory_of(config(PAIRS, finetuning_type="full", precompute_ref_log_probs=True, **settings)).reference == 0
 
 
+@needs("ftk-pissa")
 def test_an_adapter_that_needs_the_weights_says_so(config):
     with pytest.raises(ConfigError, match=r"without weights.*--probe"):
         memory_of(config(pissa_init=True))
@@ -195,8 +199,8 @@ def test_a_probe_measures_the_process_and_the_estimate_is_near_it(config, middli
     assert not Path(costs.plan.value("output_dir")).exists()
 
 
+@needs("bitsandbytes", "ftk-moe")
 def test_what_cannot_run_without_numbers_is_sampled_or_said(config, middling):
-    pytest.importorskip("bitsandbytes", reason="its optimizers look at numbers")
     eight = memory_of(config(model_name_or_path=middling, finetuning_type="full", optim="adamw_bnb_8bit"))
     assert eight.optimizer == pytest.approx(2 * eight.num_trainable, rel=0.1), "two moments of a byte each"
     assert "matrix of 512 x 512" in eight.notes[0]

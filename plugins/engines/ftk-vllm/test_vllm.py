@@ -336,6 +336,7 @@ def test_nothing_is_told_to_anybody(run, monkeypatch):
     assert [os.environ[key] for key in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_OFFLINE")] == ["1"] * 3
 
 
+@pytest.mark.needs("ftk-bnb")
 def test_a_quantizer_of_the_run_is_refused():
     with pytest.raises(ConfigError, match="vllm"):
         open_run("chat", None, [*WORDS, "--quantization_bit", "4", "--quantization_method", "bnb"])

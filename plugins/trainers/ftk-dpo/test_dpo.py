@@ -141,7 +141,12 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize(
-    ("method", "layouts"), [("lora", list(LAYOUTS)), ("full", ["shared packs"]), ("freeze", ["shared packs"])]
+    ("method", "layouts"),
+    [
+        ("lora", list(LAYOUTS)),
+        ("full", ["shared packs"]),
+        pytest.param("freeze", ["shared packs"], marks=pytest.mark.needs("ftk-freeze")),
+    ],
 )
 def test_every_layout_trains_the_same(tmp_path, tiny, method, layouts, caplog):
     """All pairs in a step: padded, packed into few rows, in one row, behind shared prompts, and those packed."""

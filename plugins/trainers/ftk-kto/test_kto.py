@@ -54,6 +54,8 @@ METHODS = {
     "full": {"finetuning_type": "full"},
     "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
 }
+FREEZE = pytest.mark.needs("ftk-freeze")
+EACH_METHOD = ["lora", "full", pytest.param("freeze", marks=FREEZE)]
 TOLD = ("loss", "kl", "rewards/margins", "rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")
 
 
@@ -245,7 +247,7 @@ def test_a_batch_of_8_is_4_times_2_is_8_times_1_in_loss_metrics_and_gradients(tm
 
 
 @pytest.mark.parametrize("padding_free", [False, True])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_every_method_learns_to_prefer_liked_answers(tmp_path, method, padding_free):
     done = run(tmp_path, **{**METHODS[method], "pref_ftx": 0.0, "max_steps": 10, "padding_free": padding_free})
     found = losses(done)
@@ -265,7 +267,8 @@ WHOLE = {"per_device_train_batch_size": 12, "gradient_accumulation_steps": 1, "m
 
 
 @pytest.mark.parametrize(
-    ("method", "layouts"), [("lora", ("packs", "flat")), ("full", ("packs",)), ("freeze", ("packs",))]
+    ("method", "layouts"),
+    [("lora", ("packs", "flat")), ("full", ("packs",)), pytest.param("freeze", ("packs",), marks=FREEZE)],
 )
 def test_packed_rows_train_as_padded_ones(tmp_path, method, layouts):
     """Losses, norms of gradients, rewards and z0 of three steps of all rows, packed into few and those joined."""

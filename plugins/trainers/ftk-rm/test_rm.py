@@ -56,6 +56,8 @@ METHODS = {
     "full": {"finetuning_type": "full"},
     "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
 }
+FREEZE = pytest.mark.needs("ftk-freeze")
+EACH_METHOD = ["lora", "full", pytest.param("freeze", marks=FREEZE)]
 
 
 def dataset(folder, rows=ROWS, **columns):
@@ -92,7 +94,7 @@ def test_the_plugin_keeps_the_contract():
     assert check_plugin("rm")
 
 
-@pytest.mark.parametrize(("method", "kind"), [("lora", "lora"), ("freeze", "full")])
+@pytest.mark.parametrize(("method", "kind"), [("lora", "lora"), pytest.param("freeze", "full", marks=FREEZE)])
 def test_nobody_is_told_to_talk_to_it(tmp_path, capsys, method, kind):
     done = run(tmp_path, max_steps=1, finetuning_type=method)
     last = capsys.readouterr().out.splitlines()[-1]
@@ -151,7 +153,7 @@ def test_a_batch_of_8_is_4_times_2_is_8_times_1_in_loss_metrics_and_gradients(tm
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_every_method_learns_to_tell_the_better_answer(tmp_path, method, layout):
     done = run(tmp_path, **METHODS[method], **LAYOUTS[layout], learning_rate=3e-3, max_steps=12)
     found = losses(done)

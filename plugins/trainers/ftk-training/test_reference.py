@@ -51,7 +51,11 @@ def options(monkeypatch):
 
 @pytest.mark.parametrize(
     ("method", "what"),
-    [("lora", "the model without its adapter"), ("full", "a frozen copy"), ("freeze", "a frozen copy")],
+    [
+        ("lora", "the model without its adapter"),
+        ("full", "a frozen copy"),
+        pytest.param("freeze", "a frozen copy", marks=pytest.mark.needs("ftk-freeze")),
+    ],
 )
 def test_it_is_the_model_as_it_began(tmp_path, method, what):
     trainer, before = make(tmp_path, finetuning_type=method)
@@ -103,6 +107,7 @@ def test_a_named_model_is_loaded_beside_the_run_with_its_adapters_merged(tmp_pat
         torch.testing.assert_close(logits(model).float(), logits(first.model), rtol=0.05, atol=0.05)
 
 
+@pytest.mark.needs("ftk-freeze")
 def test_frozen_weights_are_shared_with_a_copy_and_stay_what_they_are(tmp_path):
     trainer, _ = make(tmp_path, finetuning_type="freeze", freeze_trainable_layers=1, bf16=True)
     reference_of(trainer)
@@ -119,6 +124,7 @@ def test_a_model_that_is_spread_cannot_be_copied(tmp_path):
         reference_of(trainer)
 
 
+@pytest.mark.needs("ftk-dora")
 def test_settings_of_what_is_trained_do_not_reach_another_model(tmp_path):
     trainer, _ = make(tmp_path, lora_rank=4, use_dora=True, infer_dtype="bfloat16")
     run = beside(trainer.run, "model_name_or_path", "ftk://random/qwen2")

@@ -23,6 +23,7 @@ METHODS = {
     "lora": {"finetuning_type": "lora", "lora_rank": 2},
     "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
 }
+EACH_METHOD = ["full", "lora", pytest.param("freeze", marks=pytest.mark.needs("ftk-freeze"))]
 IDS_BT = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
 
 
@@ -60,7 +61,7 @@ def test_the_logits_are_not_computed_for_them_and_are_there_for_who_wants_both(t
     assert both.logits.shape[:2] == both["token_values"].shape == IDS_BT.shape
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_gradients_reach_the_head_and_what_learns(tmp_path, method):
     model = model_in(tmp_path, **METHODS[method])
     head = attach(model)
@@ -194,7 +195,7 @@ def train(folder, name="out", **settings):
     return run, [line["loss"] for line in lines if "loss" in line]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_it_is_saved_beside_the_weights_and_resumed(tmp_path, method, caplog):
     _, losses = train(tmp_path, **METHODS[method])
     folders = [tmp_path / "out", *(tmp_path / "out" / f"checkpoint-{step}" for step in (1, 2, 3))]

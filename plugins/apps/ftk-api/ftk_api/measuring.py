@@ -28,8 +28,7 @@ def measure_routes(service: Service) -> APIRouter:
     @router.post("/v1/score")
     async def score(asked: ScoreRequest) -> Response:
         _own(service, asked.model)
-        read = [asyncio.to_thread(messages_of, one, service.fetch) for one in asked.messages]
-        prompts = [Prompt(await one) for one in read]
+        prompts = [Prompt(await asyncio.to_thread(messages_of, one, service.fetch)) for one in asked.messages]
         scores = await service.desk.call(service.desk.engine.score, prompts)
         data = [{"object": "score", "index": index, "score": score} for index, score in enumerate(scores)]
         return JSONResponse({"object": "list", "model": asked.model or service.name, "data": data})

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+
+from ftk_api.described import MESSAGE, TOOL
 
 Small = Annotated[float, Field(ge=-2, le=2)]
 Stop = Annotated[str, Field(max_length=1000)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Said = Annotated[dict[str, Any], WithJsonSchema(MESSAGE)]
+Tool = Annotated[dict[str, Any], WithJsonSchema(TOOL)]
 
 
 MOST_PROMPTS = 256
@@ -90,8 +94,8 @@ class NamedTool(BaseModel):
 class ChatRequest(Asked):
     """A conversation to be gone on with. Its messages are read where training data are (``ftk_data.turns``)."""
 
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    tools: list[dict[str, Any]] | None = None
+    messages: Annotated[list[Said], Field(min_length=1)]
+    tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -119,7 +123,7 @@ class ScoreRequest(BaseModel):
     """Conversations, each with an answer at its end, to be scored."""
 
     model: str = ""
-    messages: Annotated[list[list[dict[str, Any]]], Field(min_length=1, max_length=MOST_PROMPTS)]
+    messages: Annotated[list[list[Said]], Field(min_length=1, max_length=MOST_PROMPTS)]
 
 
 class EmbeddingRequest(BaseModel):
