@@ -247,10 +247,11 @@ class _Planner:
             key = kind.selector if kind.selector and kind.selector in self.settings else ""
             self.errors.append(self.at(key, str(error), PluginError) if key else PluginError(f"{self.config}: {error}"))
             return
-        needed = is_on(self.effective(kind.switch)) if kind.switch else kind.required
-        if needed and not self.chosen[name] and kind.selector:
+        selector = kind.selector or ""
+        asked = kind.switch and is_on(self.effective(kind.switch)) and not self.effective(selector)
+        if (kind.required or asked) and not self.chosen[name] and selector:
             installed = ", ".join(self.registry.specs(name)) or "none"
-            self.errors.append(self.at(kind.selector, f"not set, and no {name} is the default. Installed: {installed}"))
+            self.errors.append(self.at(selector, f"not set, and no {name} is the default. Installed: {installed}"))
 
     def refuse_outside(self, name: str, within: str) -> None:
         """A feature that the user switches on has no place in this run."""

@@ -17,6 +17,8 @@ SMALL = {
     "vocab_size": 4096, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "use_cache": False,
 }  # fmt: skip
+HEADS = {"falcon_h1": {"mamba_d_ssm": 32, "mamba_n_heads": 2, "mamba_d_head": 16, "mamba_d_state": 16}}
+"""Sizes of what a family has beside attention, which is slow in Python."""
 PROMPT, SHORT, LONG = np.arange(10, 30), np.arange(40, 45), np.arange(50, 57)
 
 
@@ -44,7 +46,7 @@ def trainer():
 
 def tiny(family, attention="sdpa", **more):
     torch.manual_seed(0)
-    config = CONFIG_MAPPING[family](**{**SMALL, **more}, attn_implementation=attention)
+    config = CONFIG_MAPPING[family](**{**SMALL, **HEADS.get(family, {}), **more}, attn_implementation=attention)
     return AutoModelForCausalLM.from_config(config)
 
 

@@ -98,8 +98,8 @@ def test_the_head_is_float32_on_a_model_in_bfloat16(tmp_path):
     assert values(model, {"input_ids": IDS_BT}).dtype == torch.float32
 
 
+@pytest.mark.needs("ftk-bnb", "bitsandbytes")
 def test_a_quantised_base_has_one(tmp_path):
-    pytest.importorskip("bitsandbytes", reason="needs a quantiser")
     model = model_in(tmp_path, quantization_bit=4).eval()
     head = attach(model)
     with torch.no_grad():
