@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import threading
 
 
@@ -25,7 +26,8 @@ def main(schemathesis: str, examples: str = "25") -> int:
         how = ["--checks", "not_a_server_error", "--max-examples", examples, "--seed", "1"]
         left_out = ["--exclude-path-regex", "/metrics|/v1/embeddings|/v1/score/evaluation"]
         runs = [[schemathesis, "run", address, *how, *left_out, "--mode", mode] for mode in ("all", "positive")]
-        found = max([subprocess.run(run).returncode for run in runs])
+        with tempfile.TemporaryDirectory() as folder:  # what it keeps between runs
+            found = max([subprocess.run(run, cwd=folder).returncode for run in runs])
     finally:
         process.terminate()
         process.wait(60)
