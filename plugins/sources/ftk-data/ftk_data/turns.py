@@ -132,8 +132,13 @@ def with_system(row: Mapping[str, Any], entry: DatasetEntry, messages: tuple[Mes
 
 def holds_something(messages: Sequence[Message]) -> bool:
     """Whether a conversation is more than a system text, and if it has answers, one that says something."""
-    answers = [message for message in messages if message.role == "assistant"]
-    return says_something(answers) if answers else any(message.role != "system" for message in messages)
+    answered = False
+    for message in messages:
+        if message.role == "assistant":
+            if message.content or message.tool_calls or message.reasoning:
+                return True
+            answered = True
+    return not answered and any(message.role != "system" for message in messages)
 
 
 def says_something(answers: Sequence[Message]) -> bool:
