@@ -163,6 +163,12 @@ def test_resumed_equals_uninterrupted(outcome_of):
     assert outcome_of("resume", lora_dropout=0.3).passed
 
 
+@pytest.mark.needs("ftk-grpo", "ftk-rewards")
+def test_groups_of_answers_stay_whole(outcome_of):
+    settings = {"stage": "grpo", "num_generations": 4, "per_device_train_batch_size": 4, "max_new_tokens": 4}
+    assert outcome_of("resume", **settings, reward_funcs="length", reward_length=3).passed
+
+
 def test_a_forgotten_optimizer_is_found_out(outcome_of, monkeypatch):
     monkeypatch.setattr(ExactTrainer, "_load_optimizer_and_scheduler", lambda self, checkpoint: None)
     assert outcome_of("resume").passed is False

@@ -18,7 +18,8 @@ def resumed_equals_uninterrupted(bench: Bench) -> Outcome:
     for key in ("save_only_model", "ignore_data_skip"):
         if key in known and bench.plan.value(key):
             raise NotApplicable(f"{key}: true gives that up")
-    sizes = {key: min(2, bench.plan.value(key)) for key in BATCH if key in known}
+    grouped = bench.examples_kind == "prompts"  # their answers come in groups of a given size
+    sizes = {key: bench.plan.value(key) if grouped else min(2, bench.plan.value(key)) for key in BATCH if key in known}
     settings: dict[str, Any] = {
         "steps": STEPS, "num_rows": 12, "save_strategy": "steps", "save_steps": SAVED, "save_total_limit": None,
         **sizes,
