@@ -29,16 +29,20 @@ def shorten(value: Any, width: int = 60) -> str:
 
 
 def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a plain table; it wraps on a terminal and keeps whole lines in a pipe."""
+    """Print a plain table; it wraps on a terminal; a pipe gets whole lines that end with their last word."""
     console = Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, title in enumerate(titles):
         table.add_column(title, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    if not console.is_terminal:
-        console = Console(width=max(80, table.__rich_measure__(console, console.options.update(width=10_000)).maximum))
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    wide = Console(width=max(80, table.__rich_measure__(console, console.options.update(width=10_000)).maximum))
+    with wide.capture() as shown:
+        wide.print(table)
+    print("\n".join(map(str.rstrip, shown.get().splitlines())))
 
 
 def show_plan(plan: Plan) -> None:

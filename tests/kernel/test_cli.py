@@ -82,6 +82,7 @@ def test_plugins_are_listed_for_people_and_for_programs(ftk_cli, mine):
     table = ftk_cli("plugins", "list").output
     assert "ftk-mine 1.5" in table
     assert "template:mine, command:greet" in table
+    assert not [line for line in table.splitlines() if line.endswith(" ")]
     (entry,) = [one for one in json.loads(ftk_cli("plugins", "list", "--json").output) if one["name"] == "mine"]
     assert entry == {
         "name": "mine", "distribution": "ftk-mine", "version": "1.5", "state": "ok", "detail": "", "mend": "",
