@@ -3,15 +3,14 @@ its back end. The meaning of LLaMA-Factory's keys: export_quantization_bit alone
 
 import json
 
-import ftk_export_gptq
 import pytest
 import torch
-from ftk import ConfigError, DataError, PluginError
+from ftk import ConfigError, DataError
 from ftk.opening import open_run
 from ftk.testing import check_plugin
+from ftk_export.by_gptqmodel import group_size
 from ftk_export.calibration import texts
 from ftk_export.writing import check_target
-from ftk_export_gptq.rounding import group_size, write_awq
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
@@ -71,16 +70,6 @@ def test_conversations_are_written_with_the_template(tmp_path):
         texts(empty)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_awq_says_that_it_needs_a_gpu(tmp_path):
-    with pytest.raises(PluginError, match="awq: gptqmodel rounds with AWQ on NVIDIA GPUs only"):
-        write_awq(None, tmp_path, None)
-
-
 def test_the_largest_group_that_divides_every_row_is_taken():
     layers = lambda *widths: torch.nn.ModuleList(torch.nn.Linear(width, 2) for width in widths)  # noqa: E731
     assert [group_size(layers(*widths)) for widths in ((256, 128), (256, 96), (30,))] == [128, 32, -1]
-
-
-def test_awq_is_a_format_of_the_same_back_end():
-    assert {spec.name: spec.bits for spec in ftk_export_gptq.ftk_export_formats()}["awq"] == (4,)

@@ -1,64 +1,22 @@
-"""Plain weights aside, rounded by gptqmodel with some texts before it, saved."""
+"""Rounding with GPTQ."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import torch
-from ftk import PluginError
-from ftk_export.calibration import texts
-from ftk_export.quantising import bits_of
-from ftk_export.writing import write_companions
+from ftk_export.by_gptqmodel import round_off
 
 if TYPE_CHECKING:
     from ftk.run import Run
 
-GROUPS = (128, 64, 32)
-"""How many weights of a row may share a scale; the largest that divides every row is taken."""
 
-
-def write_gptq(model: Any, folder: Path, run: Run) -> None:
+def write(model: Any, folder: Path, run: Run) -> None:
     """Raises PluginError when gptqmodel cannot do it here."""
-    _write(model, folder, run, "gptq")
+    round_off(model, folder, run, "gptq", _loaded)
 
 
-def write_awq(model: Any, folder: Path, run: Run) -> None:
-    """Raises PluginError without a GPU, which gptqmodel needs for this."""
-    if not torch.cuda.is_available():
-        raise PluginError(
-            "export_format: awq: gptqmodel rounds with AWQ on NVIDIA GPUs only, and none is here. Take gptq"
-        )
-    _write(model, folder, run, "awq")
-
-
-def _write(model: Any, folder: Path, run: Run, method: str) -> None:
-    if (os.cpu_count() or 1) < 4:
-        os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # it refuses to be imported with one
-    seen = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in texts(run)]
+def _loaded(folder: str, sizes: dict[str, int], device: str) -> Any:
     from gptqmodel import GPTQModel, QuantizeConfig
 
-    config = QuantizeConfig(
-        bits=bits_of(run, usual=4),
-        group_size=group_size(model),
-        quant_method=method,
-        format="gemm" if method == "awq" else "gptq",
-    )
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as plain:
-        model.save_pretrained(plain)
-        run.tokenizer.save_pretrained(plain)
-        try:
-            few = GPTQModel.load(plain, config, device="cuda" if torch.cuda.is_available() else "cpu")
-            few.quantize(seen, batch_size=1)
-            few.save(str(folder))
-        except (RuntimeError, ValueError, NotImplementedError, TypeError, AssertionError) as cause:
-            raise PluginError(f"export_format: {method}: gptqmodel: {' '.join(str(cause).split())[:300]}") from cause
-    write_companions(model, folder, run)
-
-
-def group_size(model: Any) -> int:
-    """-1, a scale for each row, where none fits."""
-    widths = [layer.in_features for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
-    return next((size for size in GROUPS if not any(width % size for width in widths)), -1)
+    return GPTQModel.load(folder, QuantizeConfig(**sizes, quant_method="gptq", format="gptq"), device=device)
