@@ -249,7 +249,9 @@ class _Planner:
             return
         selector = kind.selector or ""
         asked = kind.switch and is_on(self.effective(kind.switch)) and not self.effective(selector)
-        if (kind.required or asked) and not self.chosen[name] and selector:
+        # a command that opens a model without adapters needs nobody who loads them
+        plain = name == "adapter" and "command" in self.chosen and not self.effective("adapter_name_or_path")
+        if ((kind.required and not plain) or asked) and not self.chosen[name] and selector:
             installed = ", ".join(self.registry.specs(name)) or "none"
             self.errors.append(self.at(selector, f"not set, and no {name} is the default. Installed: {installed}"))
 

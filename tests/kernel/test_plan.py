@@ -245,18 +245,30 @@ def test_no_spec_of_a_required_kind_is_said(registry):
         make_plan(settings(**WORKS), bare, config="run.yaml")
 
 
-def test_a_switch_without_a_default_behind_it_is_no_switch_without_effect(registry):
-    """Four bits that nobody makes: the run would train a model of four times the size without a word."""
+def without(registry, *gone):
+    """The registry without some specs."""
     from dataclasses import replace
 
     from ftk.registry import Registry
 
-    left = [spec for spec in registry.records[0].specs if spec.id != "quantizer:squeeze"]
-    bare = Registry((replace(registry.records[0], specs=tuple(left)),), registry.manager)
-    with pytest.raises(
-        FtkError, match=r"quantization_method: not set, and no quantizer is the default\. Installed: open"
-    ):
-        make_plan(settings(**WORKS, quantization_bit=4), bare, config="run.yaml")
+    left = tuple(spec for spec in registry.records[0].specs if spec.id not in gone)
+    return Registry((replace(registry.records[0], specs=left),), registry.manager)
+
+
+def test_a_switch_without_a_default_behind_it_is_no_switch_without_effect(registry):
+    """Four bits that nobody makes: the run would train a model of four times the size without a word."""
+    with pytest.raises(FtkError, match="quantization_method: not set, and no quantizer is the default"):
+        plan_of(without(registry, "quantizer:squeeze"), quantization_bit=4)
+
+
+def test_a_model_alone_is_opened_without_the_plugin_for_adapters_and_one_with_adapters_is_not(registry):
+    bare = without(registry, "adapter:small")
+    talk = bare.find("command", "talk")
+    assert make_plan(settings(model_name_or_path="m"), bare, command=talk).one("adapter") is None
+    with pytest.raises(FtkError, match="finetuning_type: not set, and no adapter is the default"):
+        make_plan(settings(model_name_or_path="m", adapter_name_or_path="a"), bare, command=talk)
+    with pytest.raises(FtkError, match="finetuning_type: not set, and no adapter is the default"):
+        plan_of(bare)
 
 
 def test_two_defaults_of_a_kind_ask_for_a_choice(registry):
