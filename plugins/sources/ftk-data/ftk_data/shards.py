@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ftk.data")
 
-SHARD = 2048
-"""Rows of the source in a stretch: about half a second of work, so little is lost in a kill, and processes that share
+SHARD = 1024
+"""Rows of the source in a stretch: a quarter of a second of work, so little is lost in a kill, and processes that share
 the work are done at nearly the same time."""
 STALE = 600.0
 """Seconds after which a claim of another machine counts as abandoned; those of this machine name their process."""
