@@ -203,7 +203,11 @@ def test_a_probe_measures_the_process_and_the_estimate_is_near_it(config, middli
 
 
 @needs("bitsandbytes", "ftk-moe")
-def test_what_cannot_run_without_numbers_is_sampled_or_said(config, middling):
+def test_what_cannot_run_without_numbers_is_sampled_or_said(config, middling, monkeypatch):
+    from bitsandbytes.optim import GlobalOptimManager
+
+    # what a run that trained in this process before leaves there: its embedding wanted 32 bits
+    monkeypatch.setattr(GlobalOptimManager.get_instance(), "index2config", {(0, 0): {"optim_bits": 32}})
     eight = memory_of(config(model_name_or_path=middling, finetuning_type="full", optim="adamw_bnb_8bit"))
     assert eight.optimizer == pytest.approx(2 * eight.num_trainable, rel=0.1), "two moments of a byte each"
     assert "matrix of 512 x 512" in eight.notes[0]

@@ -231,12 +231,14 @@ def _sampled(run: Run, model: Any, arguments: Any) -> tuple[float, str]:
     try:
         cls, named = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
         with unset_fake_temporarily():
-            matrix = nn.Parameter(torch.zeros(512, 512))
-            optimizer = cls([matrix], **named)
-            matrix.grad = torch.zeros_like(matrix)
+            # several, since bitsandbytes keeps what an earlier run of this process said of parameters by their places
+            matrices = [nn.Parameter(torch.zeros(512, 512)) for _ in range(8)]
+            optimizer = cls(matrices, **named)
+            for matrix in matrices:
+                matrix.grad = torch.zeros_like(matrix)
             optimizer.step()
-            states = num_bytes(one for state in optimizer.state.values() for one in _tensors(state))
-            return states / matrix.numel(), "as for a matrix of 512 x 512"
+            states = min(num_bytes(_tensors(optimizer.state[matrix])) for matrix in matrices)
+            return states / matrices[0].numel(), "as for a matrix of 512 x 512"
     except Exception as error:
         log.debug("optimizer of a matrix: %s", error)
         return unknown
