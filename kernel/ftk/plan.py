@@ -253,7 +253,9 @@ class _Planner:
         plain = name == "adapter" and "command" in self.chosen and not self.effective("adapter_name_or_path")
         if ((kind.required and not plain) or asked) and not self.chosen[name] and selector:
             installed = ", ".join(self.registry.specs(name)) or "none"
-            self.errors.append(self.at(selector, f"not set, and no {name} is the default. Installed: {installed}"))
+            whose = self.registry.whose(f"default:{name}")
+            default = f"the default {name} belongs to {whose}" if whose else f"no {name} is the default"
+            self.errors.append(self.at(selector, f"not set, and {default}. Installed: {installed}"))
 
     def refuse_outside(self, name: str, within: str) -> None:
         """A feature that the user switches on has no place in this run."""

@@ -126,24 +126,29 @@ class Registry:
 
     def lacks(self, entry: str, what: str) -> None:
         """Raises PluginError when the index knows a first-party plugin for ``what`` that cannot be used here."""
-        if owner := first_party_index()["installed"].get(entry):
-            trouble = self.trouble_with(owner) or f"{owner}, which is not installed. pip install {owner}"
-            raise PluginError(f"{what} needs {trouble}")
+        if whose := self.whose(entry):
+            raise PluginError(f"{what} needs {whose}")
+
+    def whose(self, entry: str) -> str:
+        """``"ftk-lora, which is not installed. pip install ftk-lora"`` for an option or ``kind:name``; or its trouble.
+
+        Empty for one that the index does not know. ``default:adapter`` is the spec that a run takes unasked.
+        """
+        owner = first_party_index()["installed"].get(entry)
+        if not owner or any(record.distribution == owner for record in self.records):
+            return self.trouble_with(owner or "")
+        return f"{owner}, which is not installed. pip install {owner}"
 
     def _why_missing(self, kind: str, name: str) -> str:
         if clash := self.contested.get(f"{kind}:{name}"):
             return str(clash)
-        index = first_party_index()
-        owner = index["installed"].get(f"{kind}:{name}")
-        if trouble := self.trouble_with(owner or f"ftk-{self.kinds[kind].prefix}{name}"):
-            return f"{name} belongs to {trouble}"
-        if owner:
-            return f"{name} belongs to {owner}, which is not installed. pip install {owner}"
-        if planned := index["planned"].get(f"{kind}:{name}"):
+        package = f"ftk-{self.kinds[kind].prefix}{name}"
+        if whose := self.whose(f"{kind}:{name}") or self.trouble_with(package):
+            return f"{name} belongs to {whose}"
+        if planned := first_party_index()["planned"].get(f"{kind}:{name}"):
             return f"{name} belongs to {planned}, which does not exist yet"
         installed = ", ".join(self.specs(kind)) or "none"
         guess = did_you_mean(name, self.specs(kind))
-        package = f"ftk-{self.kinds[kind].prefix}{name}"
         missing = guess or f" It may come with a plugin such as {package}: pip install {package}."
         return f"{name} is not installed.{missing} Installed: {installed}{self._troubled()}"
 
@@ -161,13 +166,10 @@ class Registry:
     def unknown_option(self, key: str) -> ConfigError:
         """Why a key cannot be set, naming the distribution that it belongs to where that is known."""
         index = first_party_index()
-        owner = index["installed"].get(key)
         if clash := self.contested.get(key):
             return ConfigError(str(clash))
-        if owner and (trouble := self.trouble_with(owner)):
-            return ConfigError(f"{key}: belongs to {trouble}")
-        if owner:
-            return ConfigError(f"{key}: belongs to {owner}, which is not installed. pip install {owner}")
+        if whose := self.whose(key):
+            return ConfigError(f"{key}: belongs to {whose}")
         if planned := index["planned"].get(key):
             return ConfigError(f"{key}: belongs to {planned}, which does not exist yet")
         if reason := index["derived"].get(key):

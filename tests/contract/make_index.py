@@ -1,4 +1,5 @@
-"""Write ``kernel/ftk/index.json``: which first-party distribution owns which option and which ``kind:name``.
+"""Write ``kernel/ftk/index.json``: which first-party distribution owns which option and which ``kind:name``;
+``default:kind`` is the one that is taken where the YAML names none.
 
     python tests/contract/make_index.py
 
@@ -43,6 +44,8 @@ def _index(registry: Registry) -> dict[str, dict[str, str]]:
             if owner not in ours:
                 continue
             installed[f"{kind}:{name}"] = owner
+            if spec.default and registry.kinds[kind].selector:
+                installed[f"default:{kind}"] = owner
             if field := getattr(spec, "field", ""):
                 installed[f"source-field:{field}"] = owner
             installed |= {f"stored:{method}": owner for method in getattr(spec, "methods", ())}

@@ -241,7 +241,9 @@ def test_no_spec_of_a_required_kind_is_said(registry):
     from ftk.registry import Registry
 
     bare = Registry((replace(registry.records[0], specs=()),), registry.manager)
-    with pytest.raises(FtkError, match=r"stage: not set, and no trainer is the default\. Installed: none"):
+    with pytest.raises(
+        FtkError, match=r"stage: not set, .* trainer belongs to ftk-sft, which .* pip install ftk-sft\. Installed: none"
+    ):
         make_plan(settings(**WORKS), bare, config="run.yaml")
 
 
@@ -257,7 +259,9 @@ def without(registry, *gone):
 
 def test_a_switch_without_a_default_behind_it_is_no_switch_without_effect(registry):
     """Four bits that nobody makes: the run would train a model of four times the size without a word."""
-    with pytest.raises(FtkError, match="quantization_method: not set, and no quantizer is the default"):
+    with pytest.raises(
+        FtkError, match="quantization_method: not set, and the default quantizer belongs to ftk-bnb, which"
+    ):
         plan_of(without(registry, "quantizer:squeeze"), quantization_bit=4)
 
 
@@ -265,9 +269,9 @@ def test_a_model_alone_is_opened_without_the_plugin_for_adapters_and_one_with_ad
     bare = without(registry, "adapter:small")
     talk = bare.find("command", "talk")
     assert make_plan(settings(model_name_or_path="m"), bare, command=talk).one("adapter") is None
-    with pytest.raises(FtkError, match="finetuning_type: not set, and no adapter is the default"):
+    with pytest.raises(FtkError, match="finetuning_type: not set, and the default adapter belongs to ftk-lora"):
         make_plan(settings(model_name_or_path="m", adapter_name_or_path="a"), bare, command=talk)
-    with pytest.raises(FtkError, match="finetuning_type: not set, and no adapter is the default"):
+    with pytest.raises(FtkError, match="finetuning_type: not set, and the default adapter belongs to ftk-lora"):
         plan_of(bare)
 
 
