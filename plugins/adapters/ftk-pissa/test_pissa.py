@@ -1,7 +1,6 @@
 """PiSSA against Meng et al. 2024, eq. 2 to 4 (s B A is W's best approximation of rank r, the rest completes it) with
 torch's exact decomposition, and against peft's own PiSSA and its conversion to a plain LoRA."""
 
-import importlib.util
 import json
 
 import pytest
@@ -181,7 +180,7 @@ def test_its_keys_have_no_effect_without_it(tmp_path):
     assert any("pissa_convert: has no effect in this run" in note for note in notes)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.needs("ftk-bnb", "bitsandbytes")
 def test_quantised_models_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="lora_variant:pissa and quantizer exclude each other"):
         make(tmp_path, quantization_bit=4)
