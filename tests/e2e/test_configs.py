@@ -14,8 +14,9 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 NEEDS = {
-    "llama3-galore.yaml": ["ftk-galore"], "llava-lora.yaml": ["ftk-vlm"], "qwen3-new-tokens.yaml": ["ftk-new-tokens"],
-    "qwen3-long-context.yaml": ["ftk-longlora", "ftk-rope-scaling"], "qwen3-qlora.yaml": ["ftk-bnb"],
+    "llama3-galore.yaml": ["ftk-galore"], "llava-lora.yaml": ["ftk-vlm"],
+    "qwen3-new-tokens.yaml": ["ftk-new-tokens", "ftk-dora", "ftk-loraplus"], "qwen3-qlora.yaml": ["ftk-bnb"],
+    "qwen3-long-context.yaml": ["ftk-longlora", "ftk-rope-scaling"],
 }  # fmt: skip
 """What a config shows, as far as the rest of ftk can do without it."""
 EACH_CONFIG = [
