@@ -20,7 +20,8 @@ V1_PAIRS = {"ranking": True, "columns": {"chosen": "chosen_messages", "rejected"
 VISION_PAIRS = {"ranking": True, "columns": {"images": "images"}}
 NO_MARKS = {"has 1 images more than <image> placeholders": 3}
 TOKENS = {
-    "has no column 'conversations'. Its columns: input_ids, labels, attention_mask. Name the right one under columns": 1
+    "has no column 'conversations'. Its columns: input_ids, labels, attention_mask. "
+    "Name the right one under columns, or the layout of such rows under formatting": 1
 }
 
 SETS = [

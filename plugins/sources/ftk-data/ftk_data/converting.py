@@ -26,7 +26,8 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
         return row[column]
     except KeyError:
         there = ", ".join(map(str, row)) or "none at all"
-        raise DataError(f"has no column {column!r}. Its columns: {there}. Name the right one under columns") from None
+        hint = "Name the right one under columns, or the layout of such rows under formatting"
+        raise DataError(f"has no column {column!r}. Its columns: {there}. {hint}") from None
     except TypeError:
         raise DataError(f"columns: expected the name of a column, found {short(column)}") from None
 
