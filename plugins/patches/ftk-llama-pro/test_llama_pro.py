@@ -19,6 +19,7 @@ from ftk_llama_pro.expanding import expand
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 LLAMA = "ftk://random/llama?num_hidden_layers=4"
+needs_freeze = pytest.mark.needs("ftk-freeze")
 
 
 def test_the_plugin_keeps_the_contract():
@@ -132,9 +133,8 @@ def learning(model):
     return {name for name, one in model.named_parameters() if one.requires_grad}
 
 
-@pytest.mark.parametrize("finetuning_type", ["freeze", "lora"])
+@pytest.mark.parametrize("finetuning_type", [pytest.param("freeze", marks=needs_freeze), "lora"])
 def test_only_the_new_blocks_learn(tmp_path, finetuning_type):
-    pytest.importorskip(f"ftk_{finetuning_type}", reason=f"needs ftk-{finetuning_type}")
     folder = expanded(tmp_path)
     more = {"freeze_trainable_layers": 2} if finetuning_type == "freeze" else {}
     settings = {
@@ -162,6 +162,7 @@ def test_only_the_new_blocks_learn(tmp_path, finetuning_type):
     assert found[-1] == wanted[-1]
 
 
+@needs_freeze
 def test_new_blocks_of_another_tool_are_counted_off(tmp_path):
     """LLaMA-Factory's rule: of 4 blocks, with freeze_trainable_layers 2, those numbered 1 and 3."""
     settings = {"model_name_or_path": LLAMA, "finetuning_type": "freeze", "use_llama_pro": True}
@@ -173,6 +174,7 @@ def test_new_blocks_of_another_tool_are_counted_off(tmp_path):
         Run(plan_in(tmp_path, **settings)).model(trainable=True)
 
 
+@needs_freeze
 def test_another_number_of_layers_than_there_are_new_blocks_is_refused(tmp_path):
     settings = {"model_name_or_path": str(expanded(tmp_path)), "finetuning_type": "freeze", "use_llama_pro": True}
     with pytest.raises(ModelError, match="freeze_trainable_layers: 1: the model has 2 new blocks"):

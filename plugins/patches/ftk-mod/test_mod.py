@@ -224,8 +224,13 @@ def test_the_base_model_of_a_run_stays_dense(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "more", [{"finetuning_type": "lora"}, {"fp16": True}, {"flash_attn": "fa2"}, {"shift_attn": True}], ids=str
-)
+    "more",
+    [
+        {"finetuning_type": "lora"}, {"fp16": True}, {"flash_attn": "fa2"},
+        pytest.param({"shift_attn": True}, marks=pytest.mark.needs("ftk-longlora")),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_what_does_not_go_together_is_refused_by_the_plan(tmp_path, more):
     with pytest.raises(ConfigError, match="exclude each other"):
         plan_in(tmp_path, **{**FULL, **more})
