@@ -112,8 +112,12 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(survives_a_kill):
     survives_a_kill(use_muon=True)
 
 
-def test_what_does_not_go_together_is_refused(tmp_path):
+@pytest.mark.needs("ftk-adam-mini")
+def test_a_second_optimizer_is_refused(tmp_path):
     with pytest.raises(PluginError, match=r"use_muon and use_adam_mini exclude each other: a run takes one optimizer"):
         plan_in(tmp_path, use_muon=True, use_adam_mini=True)
+
+
+def test_what_does_not_go_together_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="optimizer:muon and deepspeed exclude each other"):
         plan_in(tmp_path, use_muon=True, deepspeed="ds.json")
