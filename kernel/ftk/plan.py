@@ -288,8 +288,13 @@ class _Planner:
 
     def behind(self, spec: Spec) -> Iterable[Spec]:
         """The loader that loads what ``spec`` only brings to a folder; its options take part in the run, too."""
-        default = self.registry.default(spec.kind) if isinstance(spec, ModelLoader) and not spec.target else None
-        return [default] if default and default is not spec else []
+        if not isinstance(spec, ModelLoader) or spec.target:
+            return []
+        default = self.registry.default(spec.kind)
+        if default is None or not default.target:
+            whose = self.registry.whose(f"default:{spec.kind}") or "one that can load them"
+            raise PluginError(f"{spec.name} only brings files; the default {spec.kind} belongs to {whose}")
+        return [default]
 
     def switched_on(self, name: str, kind: Kind) -> Iterable[Spec]:
         order = {key: place for place, key in enumerate(self.settings)}

@@ -101,12 +101,9 @@ class Run:
     @cached_property
     def _loader(self) -> Loader:
         spec = cast("ModelLoader", self._chosen("model_loader"))
-        if spec.target:
-            return cast("Loader", spec.load())
-        default = self.plan.registry.default("model_loader")
-        if default is None or not default.target:
-            raise PluginError(f"{spec.name} brings files but nothing loads them: no default model loader is installed")
-        return cast("Loader", default.load())
+        if not spec.target:  # the plan has seen that there is one behind it
+            spec = cast("ModelLoader", self.plan.registry.default("model_loader"))
+        return cast("Loader", spec.load())
 
     @cached_property
     def tokens(self) -> Tokens:

@@ -275,6 +275,12 @@ def test_a_model_alone_is_opened_without_the_plugin_for_adapters_and_one_with_ad
         plan_of(bare)
 
 
+def test_files_that_nobody_loads_are_refused_before_they_are_fetched(registry):
+    line = "run.yaml.*: cloud only brings files; the default model_loader belongs to ftk-hf, which is not .* ftk-hf"
+    with pytest.raises(FtkError, match=line):
+        plan_of(without(registry, "model_loader:disk"), model_name_or_path="cloud://a/b")
+
+
 def test_two_defaults_of_a_kind_ask_for_a_choice(registry):
     import ftk
     from ftk.plugins import PluginRecord
