@@ -135,9 +135,9 @@ class Registry:
         Empty for one that the index does not know. ``default:adapter`` is the spec that a run takes unasked.
         """
         owner = first_party_index()["installed"].get(entry)
-        if not owner or any(record.distribution == owner for record in self.records):
-            return self.trouble_with(owner or "")
-        return f"{owner}, which is not installed. pip install {owner}"
+        if not owner or any(record.distribution == owner and record.usable for record in self.records):
+            return ""
+        return self.trouble_with(owner) or f"{owner}, which is not installed. pip install {owner}"
 
     def _why_missing(self, kind: str, name: str) -> str:
         if clash := self.contested.get(f"{kind}:{name}"):
