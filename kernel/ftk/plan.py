@@ -253,9 +253,12 @@ class _Planner:
         plain = name == "adapter" and "command" in self.chosen and not self.effective("adapter_name_or_path")
         if ((kind.required and not plain) or asked) and not self.chosen[name] and selector:
             installed = ", ".join(self.registry.specs(name)) or "none"
-            whose = self.registry.whose(f"default:{name}")
-            default = f"the default {name} belongs to {whose}" if whose else f"no {name} is the default"
-            self.errors.append(self.at(selector, f"not set, and {default}. Installed: {installed}"))
+            self.errors.append(self.at(selector, f"not set, and {self.no_default(name)}. Installed: {installed}"))
+
+    def no_default(self, kind: str) -> str:
+        """Why a kind has no default spec here."""
+        whose = self.registry.whose(f"default:{kind}")
+        return f"the default {kind} belongs to {whose}" if whose else f"no {kind} is the default"
 
     def refuse_outside(self, name: str, within: str) -> None:
         """A feature that the user switches on has no place in this run."""
@@ -292,8 +295,7 @@ class _Planner:
             return []
         default = self.registry.default(spec.kind)
         if default is None or not default.target:
-            whose = self.registry.whose(f"default:{spec.kind}") or "one that can load them"
-            raise PluginError(f"{spec.name} only brings files; the default {spec.kind} belongs to {whose}")
+            raise PluginError(f"{spec.name} only brings files, and {self.no_default(spec.kind)}")
         return [default]
 
     def switched_on(self, name: str, kind: Kind) -> Iterable[Spec]:

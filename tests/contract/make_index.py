@@ -1,9 +1,9 @@
-"""Write ``kernel/ftk/index.json``: which first-party distribution owns which option and which ``kind:name``;
-``default:kind`` is the one that is taken where the YAML names none.
+"""Write ``kernel/ftk/index.json``: which first-party distribution owns which option and which ``kind:name``.
 
     python tests/contract/make_index.py
 
-``installed`` is taken from the plugins of this tree, which must be installed, but for those of ``contrib/``.
+``installed`` is taken from the plugins of this tree, which must be installed, but for those of ``contrib/``;
+``default:kind`` in it is the spec that is taken where a YAML names none.
 ``planned`` (names reserved for plugins to come) and ``derived`` (names of LLaMA-Factory that nobody sets) are kept by
 hand in the same file; a planned name that a plugin now owns is dropped. ``test_index.py`` fails when the file is not
 what this script would write.

@@ -276,7 +276,7 @@ def test_a_model_alone_is_opened_without_the_plugin_for_adapters_and_one_with_ad
 
 
 def test_files_that_nobody_loads_are_refused_before_they_are_fetched(registry):
-    line = "run.yaml.*: cloud only brings files; the default model_loader belongs to ftk-hf, which is not .* ftk-hf"
+    line = "run.yaml.*: cloud only brings files, and the default model_loader belongs to ftk-hf, which is not .* ftk-hf"
     with pytest.raises(FtkError, match=line):
         plan_of(without(registry, "model_loader:disk"), model_name_or_path="cloud://a/b")
 
